@@ -1,0 +1,59 @@
+"""Errors that speak to the user, device and precision, seeds, files written whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something in the user's input is wrong: the message says what, where (file, key or id) and what to do.
+
+    Notebooks and the command line show the message alone, without a stack trace.
+    """
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+@contextlib.contextmanager
+def whole_file(path, mode="wb"):
+    """Open `path` for writing so that it appears only when complete: written beside, synced, then renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path, "w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+def read_json(path):
+    """The JSON in `path`; a UserError names the file where it is missing or malformed."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
+def fingerprint(*parts):
+    """Twelve hexadecimal digits that stand for `parts` (JSON values)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
