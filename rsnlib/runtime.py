@@ -5,7 +5,10 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
+
+import torch
 
 
 class UserError(Exception):
@@ -57,3 +60,28 @@ def read_json(path):
 def fingerprint(*parts):
     """Twelve hexadecimal digits that stand for `parts` (JSON values)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def default_device():
+    """The CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device, precision):
+    """The context in which a network trains.
+
+    precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes with it
+    """
+    if precision == "auto":
+        has_bfloat16 = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_has_bfloat16()
+        precision = "bfloat16" if has_bfloat16 else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@lru_cache
+def _cpu_has_bfloat16():
+    """Whether the processor multiplies in bfloat16 (Linux on x86; elsewhere the answer is no)."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False

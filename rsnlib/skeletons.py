@@ -1,4 +1,4 @@
-"""The keypoints of each kind of data set: names, mirror pairs, limbs, upper and lower body, OKS sigmas."""
+"""The keypoints of each kind of data set: names, mirror pairs, limbs, upper body, OKS sigmas."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,6 @@ class Skeleton:
     mirror: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
     upper_body: tuple[int, ...]
-    lower_body: tuple[int, ...]
     sigmas: tuple[float, ...] | None = None
 
     def __len__(self):
@@ -33,7 +32,7 @@ class Skeleton:
         return next((side for side in ("left", "right") if name.startswith(side)), "middle")
 
 
-# cocodataset.org; sigmas as in pycocotools; upper body as in the released RSN code (hips belong to both halves)
+# cocodataset.org; sigmas as in pycocotools; upper body as in the released RSN code
 COCO = Skeleton(
     name="coco",
     keypoints=(
@@ -47,14 +46,13 @@ COCO = Skeleton(
         (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
     ),
     upper_body=tuple(range(13)),
-    lower_body=tuple(range(11, 17)),
     sigmas=(
         0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062,
         0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
     ),
 )  # fmt: skip
 
-# human-pose.mpi-inf.mpg.de; halves as in the released RSN code
+# human-pose.mpi-inf.mpg.de; upper body as in the released RSN code
 MPII = Skeleton(
     name="mpii",
     keypoints=(
@@ -68,7 +66,6 @@ MPII = Skeleton(
         (10, 11), (11, 12), (13, 14), (14, 15),
     ),
     upper_body=tuple(range(7, 16)),
-    lower_body=tuple(range(7)),
 )  # fmt: skip
 
 # Leeds Sports Pose and its extension, sam.johnson.io/research
@@ -84,5 +81,4 @@ LSP = Skeleton(
         (10, 11), (12, 13),
     ),
     upper_body=tuple(range(6, 14)),
-    lower_body=tuple(range(6)),
 )  # fmt: skip

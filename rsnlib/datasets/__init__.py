@@ -1,45 +1,78 @@
-"""People: what every reader gives, whatever the files look like."""
+"""Readers: files as their authors publish them -> People."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from rsnlib.skeletons import Skeleton
+from rsnlib.datasets import coco, lspet, mpii
+from rsnlib.datasets.people import People, check_images, summary
+from rsnlib.runtime import UserError
+
+__all__ = ["People", "check_images", "read_people", "summary"]
+
+# reader: how it reads, its annotations and its images below the data set's root
+READERS = {
+    "coco": (coco.read, "annotations/person_keypoints_{split}.json", "images/{split}"),
+    "mpii": (mpii.read, "annot/{split}.json", "images"),
+    "lspet": (lspet.read, "joints.mat", "images"),
+}
+LISTED_REASONS = 10
 
 
-@dataclass(frozen=True)
-class People:
-    """One row a person. P people, K keypoints.
+def read_people(root, reader, split, unusable="stop"):
+    """The people of one split of the data set in folder `root`, their images checked.
 
-    skeleton: the keypoints' names and order
-    ids: (P,) int64, annotation ids (row numbers from 1 where the data set has none)
-    image_ids: (P,) int64
-    images: (P,) str, paths of the image files
-    image_sizes: (P, 2) int64, height and width
-    boxes: (P, 4) float64, x, y, width, height in pixels
-    keypoints: (P, K, 2) float64, x and y in pixels; meaningless where not labelled
-    visible: (P, K) int64, 2 visible, 1 hidden but labelled, 0 not labelled
-    areas: (P,) float64, pixels covered by the person (of the box where the data set has none)
-    scores: (P,) float64, the box's confidence, 1 for ground truth
-    unusable: (id, reason) of each annotation that was left out because something is wrong with it
+    reader: "coco", "mpii" or "lspet"
+    split: COCO "train2017" (annotations/person_keypoints_train2017.json, images/train2017/); MPII "valid"
+        (annot/valid.json, images/); LSPET [1, 5000], the first and last image (joints.mat, images/)
+    unusable: what to do about annotations with something wrong: "stop" or "leave out"
+
+    Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
+    stand in `People.unusable`), and where nobody usable remains. The images' paths begin with `root` as given.
     """
+    if reader not in READERS:
+        raise UserError(f"reader {reader!r}: there is no such reader, only {', '.join(READERS)}")
+    if unusable not in ("stop", "leave out"):
+        raise UserError(f"unusable {unusable!r}: must be `stop` or `leave out`")
+    read, annotations, images = READERS[reader]
+    if reader != "lspet" and not isinstance(split, str):
+        raise UserError(f"split {split!r}: reader {reader} takes a name, the {{split}} of {annotations}")
+    annotations, images = annotations.format(split=split), images.format(split=split)
 
-    skeleton: Skeleton
-    ids: np.ndarray
-    image_ids: np.ndarray
-    images: np.ndarray
-    image_sizes: np.ndarray
-    boxes: np.ndarray
-    keypoints: np.ndarray
-    visible: np.ndarray
-    areas: np.ndarray
-    scores: np.ndarray
-    unusable: tuple[tuple[str, str], ...] = ()
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; the {reader} data set belongs there: {annotations}, {images}/")
+    if not (root / annotations).is_file():
+        raise UserError(f"{root / annotations}: no such file; the {reader} data set's annotations belong there")
+    if not (root / images).is_dir():
+        raise UserError(f"{root / images}: no such folder; the {reader} data set's images belong there")
 
-    def __len__(self):
-        return len(self.ids)
+    people = _without_broken_images(read(root / annotations, root / images, split))
+    if people.unusable and unusable == "stop":
+        raise UserError(_describe_unusable(people, root / annotations))
+    if not len(people):
+        left_out = f" ({len(people.unusable)} left out as unusable)" if people.unusable else ""
+        raise UserError(f"{root / annotations}: split {split!r} has not a single usable person{left_out}")
+    return people
 
-    def take(self, rows):
-        """The people of `rows` (indices or a boolean mask)."""
-        arrays = [f.name for f in fields(self) if f.name not in ("skeleton", "unusable")]
-        return replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
+def _without_broken_images(people):
+    """`people` without those whose image is broken; these are added to `unusable`."""
+    reasons = dict(check_images(people))
+    broken = np.array([image in reasons for image in people.images], dtype=bool)
+    unusable = [
+        (str(identity), f"image {image}: {reasons[image]}")
+        for identity, image in zip(people.ids[broken], people.images[broken], strict=True)
+    ]
+    return replace(people.take(~broken), unusable=people.unusable + tuple(unusable))
+
+
+def _describe_unusable(people, annotations_file):
+    count, total = len(people.unusable), len(people.unusable) + len(people)
+    lines = [f"{annotations_file}: {count} of {total} people are unusable:"]
+    lines += [f"  {identity}: {reason}" for identity, reason in people.unusable[:LISTED_REASONS]]
+    if count > LISTED_REASONS:
+        lines.append(f"  ... and {count - LISTED_REASONS} more")
+    lines.append("Mend them, or set `unusable: leave out` for this data set in params.yaml.")
+    return "\n".join(lines)

@@ -1,0 +1,274 @@
+"""From pictures to crops: the crop's matrix, the warp, and the crop store, one memory-mapped file a split."""
+
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import safetensors
+import torch
+from torch.nn.functional import grid_sample
+from tqdm.auto import tqdm
+
+from rsnlib import skeletons
+from rsnlib.datasets import People
+from rsnlib.runtime import UserError, whole_file
+
+# ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+
+# A training window holds the picture around a person as far as augmentation may look, in original pixels, unless these
+# are more than WINDOW_DETAIL times those of a crop that fits the box; then it is reduced to that.
+WINDOW_DETAIL = 1.25
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+PICTURES_AT_A_TIME = 64
+
+
+def fit_aspect(scale, input_size):
+    """`scale` (..., 2), width and height, enlarged to the aspect of the crop."""
+    height, width = input_size
+    scale = np.asarray(scale, np.float64)
+    fitted_width = np.maximum(scale[..., 0], scale[..., 1] * width / height)
+    return np.stack([fitted_width, fitted_width * height / width], axis=-1)
+
+
+def evaluation_region(boxes, input_size, enlarge):
+    """Center and scale of the crop in which a box is evaluated (released RSN, JointsDataset.__getitem__).
+
+    boxes: (N, 4) x, y, width, height -> center (N, 2), scale (N, 2), pixels
+    enlarge: fractions by which width and height grow
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return boxes[:, :2] + boxes[:, 2:] / 2, fit_aspect(boxes[:, 2:] * (1 + np.asarray(enlarge)), input_size)
+
+
+def crop_matrix(center, scale, rotation, input_size):
+    """The matrices (N, 2, 3) that take picture pixels to crop pixels (released RSN, get_affine_transform).
+
+    center: (N, 2), scale: (N, 2) width and height, pixels; rotation: (N,) or a number, degrees
+    """
+    height, width = input_size
+    center, scale = np.asarray(center, np.float64), np.asarray(scale, np.float64)
+    angle = np.deg2rad(np.broadcast_to(np.asarray(rotation, np.float64), len(center)))
+    zoom = width / scale[:, 0]
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    linear = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=1)
+    offset = np.array([width / 2, height / 2]) - np.einsum("nij,nj->ni", linear, center)
+    return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+
+def compose(outer, inner):
+    """The matrix that applies `inner`, then `outer`; both (..., 2, 3)."""
+    linear = outer[..., :2] @ inner[..., :2]
+    return np.concatenate([linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]], axis=-1)
+
+
+def invert(matrix):
+    """The inverse of (..., 2, 3) matrices."""
+    linear = np.linalg.inv(matrix[..., :2])
+    return np.concatenate([linear, -linear @ matrix[..., 2:]], axis=-1)
+
+
+def transform(matrix, points):
+    """Points (N, K, 2) through matrices (N, 2, 3)."""
+    return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+
+
+def warp(images, matrices, input_size, device="cpu"):
+    """Crops (N, H, W, 3) uint8, bilinear, black outside the picture, as a tensor on `device`.
+
+    images: N pictures, RGB uint8 arrays (h, w, 3) of any sizes
+    matrices: (N, 2, 3), each picture's pixels to crop pixels
+    """
+    height, width = input_size
+    largest = np.max([image.shape[:2] for image in images], axis=0)
+    batch = torch.zeros((len(images), *largest, 3), dtype=torch.uint8)
+    for row, image in enumerate(images):
+        batch[row, : image.shape[0], : image.shape[1]] = torch.from_numpy(image)
+    batch = batch.to(device).permute(0, 3, 1, 2).float()
+    back = torch.as_tensor(invert(np.asarray(matrices)), dtype=torch.float32, device=device)
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    grid = torch.stack([x, y, torch.ones_like(x)], dim=-1).float() @ back.transpose(1, 2)[:, None]  # picture pixels
+    size = torch.tensor([largest[1], largest[0]], device=device)
+    crops = grid_sample(batch, (2 * grid + 1) / size - 1, mode="bilinear", align_corners=False)
+    return crops.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def normalise(crops):
+    """RGB uint8 crops (N, H, W, 3), array or tensor, as the network takes them: (N, 3, H, W) float32."""
+    images = torch.as_tensor(crops).permute(0, 3, 1, 2).float() / 255
+    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
+    deviation = torch.tensor(DEVIATION, device=images.device)[:, None, None]
+    return (images - mean) / deviation
+
+
+def read_image(path):
+    """A picture as RGB uint8 (H, W, 3), in the orientation it is stored in, as COCO's annotations expect."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise UserError(f"{path}: " + ("not readable as an image" if Path(path).is_file() else "no such file"))
+    return image
+
+
+class CropStore:
+    """The people of one split with the pixels around each, one file, memory-mapped.
+
+    people: People; input_size: height and width of the crops
+    center, scale: (P, 2), of the crop to evaluate in
+    matrices: (P, 2, 3), picture pixels to window pixels
+    window(row): RGB uint8 (h, w, 3). In an evaluation store the window is the crop itself.
+    """
+
+    def __init__(self, path):
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                about = json.loads((file.metadata() or {})["crops"])
+                arrays = {name: file.get_tensor(name) for name in file.keys() if name != "pixels"}
+            self.pixels = _map_tensor(path, "pixels")
+            skeleton = next(s for s in vars(skeletons).values() if getattr(s, "name", None) == about["skeleton"])
+            self.offsets, self.matrices = arrays.pop("offsets"), arrays.pop("matrices")
+            self.center, self.scale = arrays.pop("center"), arrays.pop("scale")
+            images = np.array(about["images"])
+            self.people = People(skeleton=skeleton, images=images[arrays.pop("image_rows")], **arrays)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such crop store; the stage `prepare` writes it") from None
+        except (safetensors.SafetensorError, KeyError, ValueError, StopIteration) as error:
+            raise UserError(f"{path}: not a crop store ({error}); run the stage `prepare` again") from None
+        self.input_size = tuple(about["input_size"])
+
+    def __len__(self):
+        return len(self.people)
+
+    def window(self, row):
+        encoded = self.pixels[self.offsets[row] : self.offsets[row + 1]]
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+
+
+def write_crop_store(path, people, input_size, enlarge, reach=None):
+    """Write the crop store of `people`.
+
+    input_size, enlarge: as for `evaluation_region`
+    reach: None for an evaluation store, whose windows are the crops, exactly. Else the training store: the width and
+        height of the largest crop that augmentation may take, over the box's.
+    """
+    order = np.argsort(people.images, kind="stable")  # a picture is read once, for all its people
+    people = people.take(order)
+    center, scale = evaluation_region(people.boxes, input_size, enlarge)
+    if reach is None:
+        matrices = crop_matrix(center, scale, 0, input_size)
+        sizes = np.broadcast_to(np.array(input_size), (len(people), 2))
+    else:
+        matrices, sizes = _windows(people, input_size, reach)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as pixels:
+        lengths = []
+        for encoded in _encode_windows(people, matrices, sizes, exact=reach is None):
+            pixels.write(encoded)
+            lengths.append(len(encoded))
+        images, image_rows = np.unique(people.images, return_inverse=True)
+        arrays = {f.name: getattr(people, f.name) for f in fields(People)}
+        for name in ("skeleton", "images", "unusable"):
+            del arrays[name]
+        arrays |= {"offsets": np.cumsum([0, *lengths]), "image_rows": image_rows}
+        arrays |= {"matrices": matrices, "center": center, "scale": scale}
+        about = {"skeleton": people.skeleton.name, "input_size": list(input_size), "images": images.tolist()}
+        _write_safetensors(path, arrays, pixels, {"crops": json.dumps(about)})
+
+
+def _windows(people, input_size, reach):
+    """Matrices (P, 2, 3) and sizes (P, 2: height, width) of the training windows: each a rectangle of the picture."""
+    labelled = (people.visible > 0)[..., None]
+    corners = people.boxes[:, :2], people.boxes[:, :2] + people.boxes[:, 2:]
+    low = np.minimum(corners[0], np.where(labelled, people.keypoints, np.inf).min(axis=1))
+    high = np.maximum(corners[1], np.where(labelled, people.keypoints, -np.inf).max(axis=1))
+    center = (low + high) / 2
+    largest = fit_aspect((high - low) * reach, input_size)
+    half = np.linalg.norm(largest, axis=1, keepdims=True) / 2  # however the crop is rotated
+    picture = people.image_sizes[:, ::-1]
+    first = np.clip(np.floor(center - half), 0, picture - 1)
+    last = np.clip(np.ceil(center + half), first + 1, picture)
+    box_scale = fit_aspect(high - low, input_size)
+    zoom = np.minimum(1, WINDOW_DETAIL * input_size[0] / box_scale[:, 1])[:, None]
+    sizes = np.maximum(1, np.round((last - first) * zoom)).astype(int)
+    zoom = sizes / (last - first)
+    # a reduced pixel's centre lies at the centre of the pixels it stands for, as in cv2.resize
+    matrices = np.zeros((len(people), 2, 3))
+    matrices[:, [0, 1], [0, 1]] = zoom
+    matrices[:, :, 2] = (0.5 - first) * zoom - 0.5
+    return matrices, sizes[:, ::-1]
+
+
+def _encode_windows(people, matrices, sizes, exact):
+    """The encoded windows in order."""
+    starts = np.flatnonzero(np.r_[True, people.images[1:] != people.images[:-1], True])
+    pictures = list(zip(starts[:-1], starts[1:], strict=True))
+
+    def encode(rows):
+        image = read_image(people.images[rows[0]])
+        windows = []
+        for row in range(*rows):
+            if exact:
+                window = warp([image], matrices[row : row + 1], sizes[row])[0].numpy()
+            else:
+                window = _cut(image, matrices[row], sizes[row])
+            window = cv2.cvtColor(window, cv2.COLOR_RGB2BGR)
+            ok, encoded = cv2.imencode(".png" if exact else ".jpg", window, PNG if exact else JPEG)
+            if not ok:
+                raise UserError(f"{people.images[row]}: the window of person {people.ids[row]} cannot be encoded")
+            windows.append(encoded.tobytes())
+        return windows
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(people), unit="person", desc="crops") as bar:
+        for first in range(0, len(pictures), PICTURES_AT_A_TIME):
+            for windows in pool.map(encode, pictures[first : first + PICTURES_AT_A_TIME]):
+                yield from windows
+                bar.update(len(windows))
+
+
+def _cut(image, matrix, size):
+    """An upright rectangle of the picture, reduced by averaging where the window is smaller."""
+    height, width = size
+    zoom = np.array([matrix[0, 0], matrix[1, 1]])
+    first = np.round(0.5 - (matrix[:, 2] + 0.5) / zoom).astype(int)
+    last = first + np.round(np.array([width, height]) / zoom).astype(int)
+    window = image[first[1] : last[1], first[0] : last[0]]
+    return cv2.resize(window, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+
+
+def _write_safetensors(path, arrays, pixels, metadata):
+    """A safetensors file of `arrays` and, as the tensor "pixels", the bytes in the open file `pixels`: written piece
+    by piece, so that it may be larger than memory."""
+    names = {"int64": "I64", "float64": "F64", "float32": "F32"}
+    header, position = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        entry = {"dtype": names[str(array.dtype)], "shape": list(array.shape)}
+        header[name] = entry | {"data_offsets": [position, position + array.nbytes]}
+        position += array.nbytes
+    size = pixels.tell()
+    header["pixels"] = {"dtype": "U8", "shape": [size], "data_offsets": [position, position + size]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    pixels.seek(0)
+    with whole_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).tobytes())
+        shutil.copyfileobj(pixels, file, 1 << 20)
+
+
+def _map_tensor(path, name):
+    """One uint8 tensor of a safetensors file as a memory map."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        first, last = json.loads(file.read(length))[name]["data_offsets"]
+    return np.memmap(path, np.uint8, "r", 8 + length + first, (last - first,))

@@ -1,0 +1,52 @@
+"""Average precision by object keypoint similarity, as pycocotools computes it."""
+
+import contextlib
+import io
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from rsnlib.runtime import UserError, read_json
+
+FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+PERSON = 1
+
+
+def coco_results(image_ids, keypoints, scores, box_scores):
+    """COCO's results format: a dict a person, its score the box's times the mean keypoint score.
+
+    image_ids: (P,), keypoints: (P, K, 2) in picture pixels, scores: (P, K), box_scores: (P,)
+    """
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": PERSON,
+            "keypoints": [float(v) for (x, y), s in zip(points, values, strict=True) for v in (x, y, s)],
+            "score": float(box_score * values.mean()),
+        }
+        for image_id, points, values, box_score in zip(image_ids, keypoints, scores, box_scores, strict=True)
+    ]
+
+
+def coco_ap(results, annotations):
+    """COCO's ten figures of merit for keypoints, fractions (-1 where there is nobody to count).
+
+    results: a list in COCO's results format, or the path of its JSON
+    annotations: the path of the annotations' JSON
+    """
+    if not isinstance(results, list):
+        results = read_json(results)
+    truth = COCO()
+    truth.dataset = read_json(annotations)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth.createIndex()
+        strangers = {result["image_id"] for result in results} - set(truth.imgs)
+        if strangers:
+            raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
+        if not results:
+            return dict.fromkeys(FIGURES, 0.0)
+        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(FIGURES, map(float, evaluation.stats), strict=True))

@@ -1,0 +1,63 @@
+"""The share of keypoints within a distance of the truth: PCKh for MPII, PCK of the torso for LSP."""
+
+
+import numpy as np
+from scipy.io import loadmat
+
+from rsnlib.runtime import UserError
+from rsnlib.skeletons import LSP, MPII
+
+HEAD_FRACTION = 0.6  # of the head box's diagonal, MPII's unit of length
+RELEASED_TENTH = 0.11  # what the released evaluation reports as 0.1: the twelfth of its steps of 0.01 from 0
+GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
+
+
+def pckh(predictions, ground_truth):
+    """PCKh at 0.5 a joint group and over all joints ("Mean", without pelvis and thorax), and "Mean@0.1"; per cent
+    (released RSN, MPIIDataset.evaluate).
+
+    predictions: (P, 16, 2), 0-based picture pixels
+    ground_truth: the path of MPII's ground truth (gt_valid.mat: pos_gt_src, jnt_missing, headboxes_src)
+    """
+    try:
+        truth = loadmat(ground_truth)
+        positions = truth["pos_gt_src"].transpose(2, 0, 1)  # (P, 16, 2), 1-based
+        counted = truth["jnt_missing"].T == 0  # (P, 16)
+        boxes = truth["headboxes_src"]  # (2, 2, P)
+    except (OSError, KeyError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{ground_truth}: not MPII's ground truth ({error})") from None
+    if len(predictions) != len(positions):
+        raise UserError(f"{ground_truth}: has {len(positions)} people, the predictions {len(predictions)}")
+    unit = np.linalg.norm(boxes[1] - boxes[0], axis=0) * HEAD_FRACTION
+    distance = np.linalg.norm(predictions + 1 - positions, axis=2) / unit[:, None]
+    counted[:, [MPII.keypoints.index("pelvis"), MPII.keypoints.index("thorax")]] = False
+    figures = _figures(distance <= 0.5, counted, MPII, head=["head_top"])
+    return figures | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
+
+
+def pck(keypoints, people, threshold=0.2):
+    """PCK: the share of labelled joints within `threshold` of the torso's length (left shoulder to right hip) of the
+    truth, a joint group and over all joints ("Mean"), per cent. People whose torso is not labelled do not count.
+
+    keypoints: (P, 14, 2) in picture pixels; people: the People of an LSP data set
+    """
+    shoulder, hip = (LSP.keypoints.index(name) for name in ("left_shoulder", "right_hip"))
+    torso = np.linalg.norm(people.keypoints[:, shoulder] - people.keypoints[:, hip], axis=1)
+    measured = (people.visible[:, shoulder] > 0) & (people.visible[:, hip] > 0) & (torso > 0)
+    distance = np.linalg.norm(keypoints - people.keypoints, axis=2) / np.where(measured, torso, 1)[:, None]
+    counted = (people.visible > 0) & measured[:, None]
+    return _figures(distance <= threshold, counted, LSP, head=["neck", "head_top"])
+
+
+def _figures(right, counted, skeleton, head):
+    """The share of right among counted (P, K), per cent: the mean over each group's joints, and over all joints."""
+    figures = {}
+    for group in GROUPS:
+        names = head if group == "Head" else [f"{side}_{group.lower()}" for side in ("left", "right")]
+        joints = [skeleton.keypoints.index(name) for name in names]
+        figures[group] = float(np.mean([_share(right[:, joint], counted[:, joint]) for joint in joints]))
+    return figures | {"Mean": _share(right, counted)}
+
+
+def _share(right, counted):
+    return float(100 * (right & counted).sum() / max(1, counted.sum()))

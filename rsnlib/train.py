@@ -1,0 +1,201 @@
+"""The training loop, top to bottom: batches, optimiser, schedule, validation, and a state to go on from."""
+
+import math
+import queue
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from rsnlib.augment import augment
+from rsnlib.crops import compose, invert, normalise, warp
+from rsnlib.losses import heatmap_loss
+from rsnlib.runtime import UserError, autocast, default_device, whole_file
+from rsnlib.targets import heatmap_targets
+
+STATE_VERSION = 1  # counts up when the state of a run, or what a run does with it, changes
+LOGS = 200  # points of a training curve
+SAVE_EVERY = 60  # seconds
+PREFETCH = 4  # batches
+UNTRAINED_RANGE = 0.1  # standard deviation of the first heatmaps over the output scale, about that of the targets
+
+
+def train(model, store, settings, schedule, *, seed, train, validate=None, state=None, log=None):
+    """Train `model` on the crops of `store`, on the GPU where there is one; returns it and the training curve.
+
+    store: the CropStore of the training people
+    settings: config.Dataset (kernels, augmentation); schedule: config.Schedule; train: config.Train
+    validate: model -> {figure: number}, called `train.validations` times, evenly, the last time at the end
+    state: path of the run's resumable state; where it exists, training goes on from it
+    log: called with each new row of the curve, a dict; on resuming, with the earlier rows first
+
+    The same seed gives the same weights on the same machine, interrupted or not.
+    """
+    device = default_device()
+    torch.manual_seed(seed)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    total = iterations(schedule, len(store), train.epochs)
+    validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()
+    optimizer = make_optimizer(model, schedule, train.weight_decay)
+    done, curve = 0, []
+    if state and Path(state).is_file():
+        done, curve = load_state(state, model, optimizer)
+    for row in curve:
+        if log:
+            log(row)
+
+    losses = []
+    saved = logged = time.monotonic()
+    last_logged = done
+    size = schedule.batch_size
+    bar = tqdm(total=total * size, initial=done * size, unit="person", mininterval=2, smoothing=0.05, desc="train")
+    for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed):
+        factor = learning_rate_factor(iteration, total, schedule.warmup, schedule.warmup_factor)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * factor * group["range"]
+        crops, keypoints, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
+        images = normalise(crops).contiguous(memory_format=torch.channels_last)
+        targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
+        with autocast(device, train.precision):
+            heads = model.heads(images)
+        loss = heatmap_loss(heads, targets, visible)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        bar.update(size)
+
+        if iteration % max(1, total // LOGS) == 0 or iteration in validations or iteration == total:
+            row = {
+                "iteration": iteration,
+                "epoch": iteration * size / len(store),
+                "loss": torch.stack(losses).mean().item(),
+                "learning_rate": schedule.learning_rate * factor,
+            }
+            if not math.isfinite(row["loss"]):
+                raise UserError(
+                    f"the loss is not finite (iteration {iteration}, learning rate {row['learning_rate']:.2g}): "
+                    "lower the schedule's learning_rate in params.yaml"
+                )
+            now = time.monotonic()
+            row["people_per_second"] = (iteration - last_logged) * size / (now - logged)
+            losses, last_logged = [], iteration
+            if iteration in validations:
+                row |= validate(model.eval())
+                model.train()
+            logged = time.monotonic()
+            bar.set_postfix(loss=f"{row['loss']:.1f}", refresh=False)
+            curve.append(row)
+            if log:
+                log(row)
+            if state and logged - saved > SAVE_EVERY:
+                save_state(state, model, optimizer, iteration, curve)
+                saved = logged
+    bar.close()
+    if state and done < total:
+        save_state(state, model, optimizer, total, curve)
+    return model.eval(), curve
+
+
+def iterations(schedule, people, epochs=None):
+    """How many batches a schedule is; epochs, where given, goes before the schedule's own length."""
+    epochs = schedule.epochs if epochs is None else epochs
+    return max(1, round(epochs * people / schedule.batch_size)) if epochs else schedule.iterations
+
+
+def learning_rate_factor(iteration, total, warmup, warmup_factor):
+    """The learning rate over its peak (released RSN, make_lr_scheduler): up linearly, then down linearly to zero."""
+    if iteration < warmup:
+        return warmup_factor + (1 - warmup_factor) * iteration / warmup
+    return (total - iteration) / max(1, total - warmup)
+
+
+def make_optimizer(model, schedule, weight_decay):
+    """Adam as the released code has it, and outputs in the targets' range from the start.
+
+    Heatmaps peak at 255, a batch norm starts at 1, and Adam moves a weight by about the learning rate a step: the last
+    batch norms alone would need thousands of steps. With schedule.output_scale s they start at s / 10 and move s times
+    as fast, as if the network gave heatmaps of s times what they say; s = 1 is the released recipe.
+    """
+    scale = schedule.output_scale
+    outputs = [parameter for norm in model.output_norms() for parameter in norm.parameters()]
+    if scale != 1:
+        for norm in model.output_norms():
+            torch.nn.init.constant_(norm.weight, UNTRAINED_RANGE * scale)
+    others = [parameter for parameter in model.parameters() if not any(parameter is output for output in outputs)]
+    groups = [{"params": others, "range": 1}, {"params": outputs, "range": scale}]
+    return torch.optim.Adam(groups, lr=schedule.learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def prefetched(numbers, store, settings, size, seed):
+    """(iteration, batch) for each number, prepared in a thread while the network computes."""
+    batches = queue.Queue(PREFETCH)
+    stop = threading.Event()
+
+    def produce():
+        try:
+            for number in numbers:
+                item = number, make_batch(number, store, settings, size, seed)
+                while not stop.is_set():
+                    try:
+                        batches.put(item, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+            batches.put(None)
+        except BaseException as error:  # handed to the loop, which raises it
+            batches.put(error)
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while (item := batches.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def make_batch(number, store, settings, size, seed):
+    """Batch `number` (from 1) of a run: crops (N, H, W, 3) uint8, keypoints (N, K, 2) in them, visible (N, K). It
+    depends on nothing but the arguments, so a resumed run sees the same people in the same variations.
+    """
+    rows = _rows(number, len(store), size, seed)
+    random = np.random.default_rng([seed, 1, number])
+    people = store.people.take(rows)
+    matrices, keypoints, visible = augment(people, settings.augmentation, store.input_size, random)
+    windows = [store.window(row) for row in rows]
+    crops = warp(windows, compose(matrices, invert(store.matrices[rows])), store.input_size)
+    return crops, torch.from_numpy(keypoints).float(), torch.from_numpy(visible)
+
+
+def _rows(number, people, size, seed):
+    """The people of a batch: batches cut an endless row of shuffled epochs into equal pieces."""
+    places = np.arange((number - 1) * size, number * size)
+    rows = np.empty(size, int)
+    for epoch in np.unique(places // people):
+        here = places // people == epoch
+        rows[here] = np.random.default_rng([seed, 0, epoch]).permutation(people)[places[here] % people]
+    return rows
+
+
+def save_state(path, model, optimizer, iteration, curve):
+    """Everything a run needs to go on, whole or not at all."""
+    with whole_file(path) as file:
+        contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(contents | {"iteration": iteration, "curve": curve}, file)
+
+
+def load_state(path, model, optimizer):
+    """Restore what `save_state` wrote; returns the iterations done and the curve so far."""
+    contents = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(contents["model"])
+    optimizer.load_state_dict(contents["optimizer"])
+    return contents["iteration"], contents["curve"]
