@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from rsnlib import skeletons
 from rsnlib.datasets import People
-from rsnlib.runtime import UserError, whole_file
+from rsnlib.runtime import UserError, fingerprint, whole_file
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
 MEAN = (0.485, 0.456, 0.406)
@@ -151,6 +151,11 @@ class CropStore:
     def window(self, row):
         encoded = self.pixels[self.offsets[row] : self.offsets[row + 1]]
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+
+    def fingerprint(self):
+        """Stands for the people and pixels in the store, without reading all of the latter."""
+        people = [self.people.ids, self.people.keypoints, self.people.visible, self.people.boxes, self.offsets]
+        return fingerprint(*(array.tolist() for array in people), self.people.images.tolist())
 
 
 def write_crop_store(path, people, input_size, enlarge, reach=None):

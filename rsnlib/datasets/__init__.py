@@ -9,7 +9,7 @@ from rsnlib.datasets import coco, lspet, mpii
 from rsnlib.datasets.people import People, check_images, summary
 from rsnlib.runtime import UserError
 
-__all__ = ["People", "check_images", "read_people", "summary"]
+__all__ = ["People", "annotations_path", "check_images", "read_people", "summary"]
 
 # reader: how it reads, its annotations and its images below the data set's root
 READERS = {
@@ -55,6 +55,11 @@ def read_people(root, reader, split, unusable="stop"):
         left_out = f" ({len(people.unusable)} left out as unusable)" if people.unusable else ""
         raise UserError(f"{root / annotations}: split {split!r} has not a single usable person{left_out}")
     return people
+
+
+def annotations_path(root, reader, split):
+    """Where the data set in folder `root` has the annotations of `split`."""
+    return Path(root) / READERS[reader][1].format(split=split)
 
 
 def _without_broken_images(people):

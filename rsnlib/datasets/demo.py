@@ -42,6 +42,7 @@ SIDES = (("left", 1), ("right", -1))  # a person's left is the positive x of the
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)])  # (2, 20)
 SHADES = ((1.0, 0.68), (0.86, 0.84), (0.66, 0.95), (0.38, 1.05))  # share of a piece's width, brightness there
 CLOTH = 0.005  # thickness of clothes
+MEAN_SHOULDERS = 0.106  # half the distance between the joints
 
 SKINS = ((255, 219, 190), (241, 194, 155), (224, 172, 125), (198, 134, 88), (151, 98, 62), (107, 68, 44), (77, 48, 34))
 HAIRS = ((28, 22, 20), (62, 40, 26), (104, 66, 36), (168, 112, 58), (216, 178, 110), (150, 148, 146), (140, 58, 30))
@@ -85,9 +86,10 @@ class Body:
 
     @classmethod
     def random(cls, rng):
-        lengths = {"shoulders": 0.106, "hips": 0.056, "upper_arm": 0.172, "forearm": 0.146, "thigh": 0.24, "shank": 0.236}
-        scaled = {name: length * rng.normal(1, 0.03) for name, length in lengths.items()}
-        return cls(build=rng.uniform(0.88, 1.22), head=rng.uniform(1.0, 1.18), **scaled)
+        arm_and_leg = {"upper_arm": 0.172, "forearm": 0.146, "thigh": 0.24, "shank": 0.236}
+        means = {"shoulders": MEAN_SHOULDERS, "hips": 0.056, **arm_and_leg}
+        lengths = {name: mean * rng.normal(1, 0.03) for name, mean in means.items()}
+        return cls(build=rng.uniform(0.88, 1.22), head=rng.uniform(1.0, 1.18), **lengths)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,9 @@ def random_pose(rng):
     return Pose(**pose)
 
 
+# u(low, high) draws an angle; Limb(lift, spread, twist, fold)
+
+
 def free_arm(u):
     """An arm that hangs, rests on the hip, is held forwards or waves."""
     kind = u(0, 1)
@@ -230,7 +235,8 @@ def leaning(u):
 
 def crouching(u):
     legs = tuple(Limb(u(65, 110), u(5, 25), 0, u(95, 130)) for _ in SIDES)
-    return {"arms": tuple(Limb(u(20, 80), u(0, 20), u(-40, 0), u(10, 90)) for _ in SIDES), "legs": legs, "bend": u(15, 45)}
+    arms = tuple(Limb(u(20, 80), u(0, 20), u(-40, 0), u(10, 90)) for _ in SIDES)
+    return {"arms": arms, "legs": legs, "bend": u(15, 45)}
 
 
 POSES = (standing, walking, running, arms_up, sitting, bending, leaning, crouching)
@@ -334,7 +340,7 @@ def figure(body, pose, look, view):
 def torso_layers(body, look, pelvis, chest, waist):
     """Trousers' top and shirt, as (depth, pieces)."""
     b = body.build
-    top = body.shoulders / 0.106
+    top = body.shoulders / MEAN_SHOULDERS
     hips = ellipsoids(
         "pelvis", look.lower,
         (pelvis @ (0, -0.005, -0.005), pelvis, (0.076 * b, 0.045, 0.058 * b)),
@@ -359,10 +365,11 @@ def skirt_layer(body, look, pelvis, left, right):
     """A skirt from the hips to a hem around the points `left` and `right` of the thighs, as (depth, pieces)."""
     radius = 0.075 * body.build
     across = (left - right) / 2
-    hem = np.stack([across * (1 + radius / max(np.linalg.norm(across), 0.02)), pelvis[:, 1] * 0.01, pelvis[:, 2] * radius])
+    across = across * (1 + radius / max(np.linalg.norm(across), 0.02))
+    hem = np.column_stack([across, pelvis[:, 1] * 0.01, pelvis[:, 2] * radius])
     top = (pelvis @ (0, 0.05, 0), pelvis, (0.074 * body.build, 0.02, 0.055 * body.build))
     middle = (pelvis @ (0, -0.01, 0), pelvis, (body.hips + 0.064 * body.build, 0.03, 0.068 * body.build))
-    skirt = ellipsoids("pelvis", look.lower, top, middle, ((left + right) / 2, hem.T, (1, 1, 1)))
+    skirt = ellipsoids("pelvis", look.lower, top, middle, ((left + right) / 2, hem, (1, 1, 1)))
     return max(left[2], right[2]) + NEARER["skirt"], [skirt]
 
 
@@ -474,9 +481,9 @@ class Scene:
 
     def fill(self, points, color, owner=0):
         """Paint a convex polygon, (n, 2), for `owner`: 0 is no one."""
-        corners = np.round(np.asarray(points) * 2**SUBPIXEL_BITS).astype(np.int32)
-        cv2.fillConvexPoly(self.picture, corners, np.clip(color, 0, 255).tolist(), shift=SUBPIXEL_BITS)
-        cv2.fillConvexPoly(self.owner, corners, owner, shift=SUBPIXEL_BITS)
+        fixed_point = np.round(np.asarray(points) * 2**SUBPIXEL_BITS).astype(np.int32)
+        cv2.fillConvexPoly(self.picture, fixed_point, np.clip(color, 0, 255).tolist(), shift=SUBPIXEL_BITS)
+        cv2.fillConvexPoly(self.owner, fixed_point, owner, shift=SUBPIXEL_BITS)
 
     def paint(self, piece, origin, scale, owner=0):
         """Paint a Piece with rounded shading; `origin` (2,) is where space's origin falls, `scale` pixels a unit."""
@@ -518,17 +525,20 @@ def noise(rng, shape, cell):
 def background(rng, width, height):
     """(height, width, 3) uint8: wall and floor in soft gradients, grained, sometimes tiled."""
     wall, floor = random_color(rng, 0.4, 0.35), random_color(rng, 0.4, 0.25)
-    horizon = rng.uniform(0.3, 0.7) * height
-    down = np.arange(height)[:, None, None]
-    picture = np.where(down < horizon, wall, floor) * (1 + rng.uniform(-0.3, 0.3) * (down / height - 0.5))
-    picture = picture * (1 + rng.uniform(-0.3, 0.3) * (np.arange(width)[None, :, None] / width - 0.5))
+    down, across = np.meshgrid(*(np.linspace(0, 1, side, dtype=np.float32) for side in (height, width)), indexing="ij")
+    picture = np.where(down[..., None] < rng.uniform(0.3, 0.7), wall, floor).astype(np.float32)
+    for slope in (down, across):
+        picture *= 1 + rng.uniform(-0.3, 0.3) * (slope[..., None] - 0.5)
     for cell in (3, 12, 48, 160):
-        picture = picture * (1 + rng.uniform(0, 0.12) * noise(rng, picture.shape, cell))
+        picture *= 1 + rng.uniform(0, 0.12) * noise(rng, picture.shape, cell)
     if rng.random() < 0.4:  # tiles or boards
         x, y = rng.uniform(15, 90, 2)
         lines = (np.arange(width)[None] % x < 2) | ((np.arange(height)[:, None] % y < 2) & (rng.random() < 0.6))
         picture[lines] *= rng.uniform(0.75, 0.95)
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+# things that are no person, about `size` pixels large, at (x, y)
 
 
 def draw_box(scene, rng, x, y, size, color):
@@ -611,9 +621,9 @@ class Person:
         scale = rng.uniform(shortest, min(tallest, 0.95 * height))
         x, y = scale * keypoints[:, 0], -scale * keypoints[:, 1]
         top, bottom = 0.09 * scale - y.min(), height - 0.06 * scale - y.max()  # the highest and lowest to stand
-        down = rng.uniform(0.45, 1.0) + (rng.uniform(0.2, 0.8) if rng.random() < 0.06 else 0)
+        down = rng.uniform(0.45, 1.0) + (rng.uniform(0.2, 0.8) if rng.random() < 0.06 else 0)  # some lose their feet
         across = rng.uniform(*slot) * width
-        if rng.random() < 0.9:
+        if rng.random() < 0.9:  # the rest may stand across the picture's edge
             margin = 0.05 * scale
             across = np.clip(across, margin - x.min(), max(margin - x.min(), width - margin - x.max()))
         return cls(keypoints, pieces, np.array([across, top + down * (bottom - top)]), scale, pose.seated)

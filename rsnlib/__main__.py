@@ -1,0 +1,42 @@
+"""python -m rsnlib demo | notebook"""
+
+import argparse
+import sys
+
+from rsnlib.runtime import UserError
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m rsnlib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser("demo", help="draw the demo people")
+    demo.add_argument("folder", help="where to; must not exist")
+    demo.add_argument("--train", type=int, default=2000, metavar="N", help="training people (default 2000)")
+    demo.add_argument("--val", type=int, default=400, metavar="N", help="validation people (default 400)")
+    demo.add_argument("--seed", type=int, default=0)
+
+    notebook = commands.add_parser("notebook", help="execute a notebook of the pipeline and make its page")
+    notebook.add_argument("name", help="prepare, train, evaluate, tables or figures")
+    notebook.add_argument("--dataset", required=True)
+    notebook.add_argument("--model")
+    notebook.add_argument("--seed", type=int)
+
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "demo":
+            from rsnlib.datasets.demo import draw_people
+
+            draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
+        else:
+            from rsnlib.pipeline import run_notebook
+
+            names = ("dataset", "model", "seed")
+            given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+            run_notebook(arguments.name, given)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

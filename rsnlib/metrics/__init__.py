@@ -1,0 +1,31 @@
+"""How right keypoints are, in the terms of each data set."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rsnlib.datasets import annotations_path
+from rsnlib.metrics.coco import coco_ap, coco_results
+from rsnlib.metrics.pck import pck, pckh
+
+__all__ = ["accuracy", "coco_ap", "coco_results", "headline", "pck", "pckh"]
+
+
+def accuracy(settings, root, people, keypoints, scores):
+    """The figures of a data set's own protocol: COCO's average precision (fractions), PCKh or PCK (per cent).
+
+    settings: config.Dataset; root: the folder that settings.root is relative to
+    people: People of the validation split; keypoints: (P, K, 2) in picture pixels, scores: (P, K)
+    """
+    folder = Path(root) / settings.root
+    if settings.reader == "coco":
+        results = coco_results(people.image_ids, keypoints, scores, people.scores)
+        return coco_ap(results, annotations_path(folder, "coco", settings.splits["val"]))
+    if settings.reader == "mpii":
+        return pckh(keypoints[np.argsort(people.ids)], folder / "annot" / "gt_valid.mat")
+    return pck(keypoints, people)
+
+
+def headline(reader):
+    """The figure by which runs on a data set are compared."""
+    return "AP" if reader == "coco" else "Mean"

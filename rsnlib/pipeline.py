@@ -1,0 +1,236 @@
+"""The stages of dvc.yaml: what each reads and writes, and where. Notebooks call these; nothing else knows the layout."""
+
+import platform
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import torch
+from dvclive import Live
+from nbconvert import HTMLExporter
+
+from rsnlib.augment import reach
+from rsnlib.config import load_params, project_root
+from rsnlib.crops import CropStore, write_crop_store
+from rsnlib.datasets import read_people
+from rsnlib.metrics import accuracy, coco_results, headline
+from rsnlib.models.checkpoints import load_model, save_model
+from rsnlib.models.zoo import create_model
+from rsnlib.predict import predict_store
+from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json
+from rsnlib.train import STATE_VERSION
+from rsnlib.train import train as train_model
+
+
+def run_name(model, seed):
+    return f"{model}-{seed}"
+
+
+def crops_path(dataset, split):
+    return project_root() / "work" / "crops" / dataset / f"{split}.safetensors"
+
+
+def weights_path(dataset, model, seed):
+    return project_root() / "work" / "models" / dataset / f"{run_name(model, seed)}.safetensors"
+
+
+def predictions_path(dataset, model, seed):
+    return project_root() / "work" / "predictions" / dataset / f"{run_name(model, seed)}.json"
+
+
+def results_path(dataset, *parts):
+    return project_root().joinpath("results", dataset, *parts)
+
+
+def runs(dataset):
+    """(model, seed) of every run of params.yaml on a data set, models in their order there."""
+    run = load_params().run
+    if dataset not in run.datasets:
+        raise UserError(f"params.yaml: run.datasets has no {dataset!r}")
+    return [(model, seed) for model in run.models for seed in run.seeds]
+
+
+def load_store(dataset, split):
+    """The crop store of "train" or "val", its pictures' paths as this machine has them."""
+    store = CropStore(crops_path(dataset, split))
+    store.people = replace(store.people, images=np.array([str(project_root() / image) for image in store.people.images]))
+    return store
+
+
+def load_run(dataset, model, seed):
+    """The trained network of a run."""
+    return load_model(weights_path(dataset, model, seed))
+
+
+def load_poses(dataset, model, seed):
+    """Keypoints (P, K, 2) and scores (P, K) of a run on the validation people, in the order of their crop store."""
+    results = read_json(predictions_path(dataset, model, seed))
+    values = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)
+    return values[..., :2], values[..., 2]
+
+
+def prepare(dataset):
+    """Read a data set, check every file, write its crop stores; returns the people of each split, {split: People}."""
+    settings = load_params().dataset(dataset)
+    root = project_root()
+    people = {}
+    for split in ("train", "val"):
+        found = read_people(root / settings.root, settings.reader, settings.splits[split], settings.unusable)
+        # paths as the project sees them: the store is the same bytes wherever the project lies
+        relative = [Path(image).relative_to(root).as_posix() for image in found.images]
+        far = reach(settings.augmentation) if split == "train" else None
+        write_crop_store(
+            crops_path(dataset, split), replace(found, images=np.array(relative)), settings.input_size, settings.enlarge, far
+        )
+        people[split] = found
+    return people
+
+
+def train(dataset, model, seed):
+    """Train one run, or go on with it where it was interrupted; returns its curve as a data frame."""
+    params = load_params()
+    settings, architecture = params.dataset(dataset), params.model(model)
+    store, validation = load_store(dataset, "train"), load_store(dataset, "val")
+    if store.input_size != settings.input_size:
+        raise UserError(f"{crops_path(dataset, 'train')}: made for another input_size; run the stage `prepare` again")
+    skeleton = store.people.skeleton
+
+    # everything that a run's weights depend on
+    identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint(), STATE_VERSION]
+    mark = fingerprint(*identity, torch.__version__)
+    figure = headline(settings.reader)
+
+    def validate(network):
+        keypoints, scores = predict_store(network, validation, flip_test=False, blur=settings.blur)
+        return {f"val_{figure}": accuracy(settings, project_root(), validation.people, keypoints, scores)[figure]}
+
+    torch.manual_seed(seed)
+    network = create_model(asdict(architecture), len(skeleton), settings.input_size)
+    folder = results_path(dataset, "train", run_name(model, seed))
+    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+
+        def log(row):
+            live.step = row["iteration"]
+            for name, value in row.items():
+                if name != "iteration":
+                    live.log_metric(name, value)
+
+        network, curve = train_model(
+            network,
+            store,
+            settings,
+            settings.schedule,
+            seed=seed,
+            train=params.train,
+            validate=validate,
+            state=project_root() / "work" / "state" / mark / "state.pt",
+            log=log,
+        )
+    about = {"model": model, "dataset": dataset, "skeleton": skeleton.name, "seed": seed, "params": mark}
+    about |= {"enlarge": settings.enlarge, "blur": settings.blur}
+    save_model(network, weights_path(dataset, model, seed), **about)
+    return pd.DataFrame(curve)
+
+
+def load_curve(dataset, model, seed):
+    """The training curve of a run: one row a log, columns iteration, loss, learning_rate and the validation figure."""
+    folder = results_path(dataset, "train", run_name(model, seed), "plots", "metrics")
+    columns = [pd.read_csv(path, sep="\t").set_index("step") for path in sorted(folder.glob("*.tsv"))]
+    if not columns:
+        raise UserError(f"{folder}: no training curves; run the stage `train`")
+    return pd.concat(columns, axis=1).rename_axis("iteration").reset_index()
+
+
+def evaluate(dataset, model, seed):
+    """Judge one run on the validation people; returns its figures."""
+    params = load_params()
+    settings = params.dataset(dataset)
+    network = load_run(dataset, model, seed)
+    store = load_store(dataset, "val")
+    keypoints, scores = predict_store(network, store, params.evaluate.flip_test, settings.blur)
+    figures = accuracy(settings, project_root(), store.people, keypoints, scores)
+    people = store.people
+    write_json(
+        predictions_path(dataset, model, seed), coco_results(people.image_ids, keypoints, scores, people.scores)
+    )
+    write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
+    return figures
+
+
+def load_figures(dataset):
+    """The figures of every run on a data set that params.yaml names: a data frame, one row a run."""
+    rows = []
+    for model, seed in runs(dataset):
+        figures = read_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"))
+        rows.append({"model": model, "seed": seed, **figures})
+    return pd.DataFrame(rows)
+
+
+def run_notebook(name, parameters):
+    """Execute notebooks/<name>.ipynb with papermill: the executed copy goes to work/, a page of it to results/.
+
+    parameters: dataset, and model and seed where the notebook is about one run. Output appears on the terminal as it
+    comes. A UserError inside the notebook is raised here, with its message alone.
+    """
+    root = project_root()
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.is_file():
+        raise UserError(f"{source}: no such notebook")
+    where = Path(parameters["dataset"], name)
+    if "model" in parameters:
+        where /= run_name(parameters["model"], parameters["seed"])
+    executed = root / "work" / "notebooks" / f"{where}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(executed),
+            parameters,
+            cwd=str(root),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            coalesce_streams=True,
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from None
+        print("\n".join(error.traceback), file=sys.stderr)
+        raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
+    write_page(executed, root / "results" / f"{where}.html")
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f4f4f4; padding: .5rem .8rem; font-size: .85em; }}
+table {{ border-collapse: collapse; font-size: .9em; display: block; overflow-x: auto; }}
+td, th {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right; }}
+.jp-InputPrompt, .jp-OutputPrompt, .anchor-link {{ display: none; }}
+</style></head><body>{body}</body></html>
+"""
+
+
+def write_page(notebook, path):
+    """One HTML page, complete in itself, of an executed notebook."""
+    contents = nbformat.read(notebook, 4)
+    for cell in contents.cells:  # papermill's own cell and progress bars are of no interest to a reader
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    contents.cells = [cell for cell in contents.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(contents)
+    title = next((c.source.lstrip("# ").splitlines()[0] for c in contents.cells if c.cell_type == "markdown"), "Notebook")
+    with whole_file(path, "w") as file:
+        file.write(PAGE.format(title=title, body=body))
+
+
+def machine():
+    """The hardware and software of this machine in a few words."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
