@@ -15,14 +15,15 @@ from nbconvert import HTMLExporter
 
 from rsnlib.augment import reach
 from rsnlib.config import load_params, project_root
-from rsnlib.crops import CropStore, write_crop_store
+from rsnlib.crops import CropStore, normalise, read_image, write_crop_store
 from rsnlib.datasets import read_people
 from rsnlib.metrics import accuracy, coco_results, headline
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import predict_store
 from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json
-from rsnlib.train import STATE_VERSION
+from rsnlib.tables import caption, results_table, write_table
+from rsnlib.train import STATE_VERSION, cut_crops
 from rsnlib.train import train as train_model
 
 
@@ -57,7 +58,8 @@ def runs(dataset):
 def load_store(dataset, split):
     """The crop store of "train" or "val", its pictures' paths as this machine has them."""
     store = CropStore(crops_path(dataset, split))
-    store.people = replace(store.people, images=np.array([str(project_root() / image) for image in store.people.images]))
+    images = [str(project_root() / image) for image in store.people.images]
+    store.people = replace(store.people, images=np.array(images))
     return store
 
 
@@ -82,10 +84,9 @@ def prepare(dataset):
         found = read_people(root / settings.root, settings.reader, settings.splits[split], settings.unusable)
         # paths as the project sees them: the store is the same bytes wherever the project lies
         relative = [Path(image).relative_to(root).as_posix() for image in found.images]
+        stored = replace(found, images=np.array(relative))
         far = reach(settings.augmentation) if split == "train" else None
-        write_crop_store(
-            crops_path(dataset, split), replace(found, images=np.array(relative)), settings.input_size, settings.enlarge, far
-        )
+        write_crop_store(crops_path(dataset, split), stored, settings.input_size, settings.enlarge, far)
         people[split] = found
     return people
 
@@ -154,9 +155,7 @@ def evaluate(dataset, model, seed):
     keypoints, scores = predict_store(network, store, params.evaluate.flip_test, settings.blur)
     figures = accuracy(settings, project_root(), store.people, keypoints, scores)
     people = store.people
-    write_json(
-        predictions_path(dataset, model, seed), coco_results(people.image_ids, keypoints, scores, people.scores)
-    )
+    write_json(predictions_path(dataset, model, seed), coco_results(people.image_ids, keypoints, scores, people.scores))
     write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
     return figures
 
@@ -168,6 +167,70 @@ def load_figures(dataset):
         figures = read_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"))
         rows.append({"model": model, "seed": seed, **figures})
     return pd.DataFrame(rows)
+
+
+def describe(people):
+    """What `prepare` found: a data frame, one row a split, and the people left out beneath, as a string a row."""
+    rows = [
+        {
+            "split": split,
+            "people": len(found),
+            "pictures": found.image_count,
+            "labelled keypoints": int((found.visible > 0).sum()),
+            "left out": len(found.unusable),
+            "why": "; ".join(f"{identity}: {reason}" for identity, reason in found.unusable),
+        }
+        for split, found in people.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def training_crops(dataset, people, variations):
+    """The first `people` of the training split in `variations` draws each, as training sees them: crops, keypoints
+    (N, K, 2) in them and visible (N, K)."""
+    settings = load_params().dataset(dataset)
+    store = load_store(dataset, "train")
+    rows = np.repeat(np.arange(min(people, len(store))), variations)
+    return cut_crops(rows, store, settings, np.random.default_rng(0))
+
+
+def tables(dataset):
+    """Write the results table of a data set; returns it and its caption."""
+    settings = load_params().dataset(dataset)
+    people = len(CropStore(crops_path(dataset, "val")))
+    table = results_table(load_figures(dataset), dataset, settings)
+    text = caption(dataset, settings, people, machine())
+    write_table(table, results_path(dataset, "tables"), "results", text)
+    return table, text
+
+
+def save_figure(figure, dataset, name):
+    """Keep a figure as results/<dataset>/figures/<name>.png."""
+    path = results_path(dataset, "figures", f"{name}.png")
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def pictures(dataset, model, seed, count):
+    """The first `count` validation pictures with the poses of a run, as figures.poses_in_picture takes them: picture,
+    keypoints (P, K, 2), skeleton, boxes (P, 4), title."""
+    people = load_store(dataset, "val").people
+    keypoints, _ = load_poses(dataset, model, seed)
+    for image in np.unique(people.images)[:count]:
+        here = people.images == image
+        title = f"{run_name(model, seed)}, picture {people.image_ids[here][0]}"
+        yield read_image(image), keypoints[here], people.skeleton, people.boxes[here], title
+
+
+def heads_of(dataset, model, seed, person, keypoint):
+    """One validation person's crop (H, W, 3), the heatmaps of every head of a run (stages, 4, K, h, w) and the name of
+    the keypoint, an index."""
+    store = load_store(dataset, "val")
+    crop = store.window(person)
+    network = load_run(dataset, model, seed)
+    with torch.no_grad():
+        heads = network.heads(normalise(crop[None]))[0].numpy()
+    return crop, heads, store.people.skeleton.keypoints[keypoint].replace("_", " ")
 
 
 def run_notebook(name, parameters):
@@ -225,7 +288,9 @@ def write_page(notebook, path):
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     contents.cells = [cell for cell in contents.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(contents)
-    title = next((c.source.lstrip("# ").splitlines()[0] for c in contents.cells if c.cell_type == "markdown"), "Notebook")
+    title = next(
+        (c.source.splitlines()[0].lstrip("# ") for c in contents.cells if c.cell_type == "markdown"), path.stem
+    )
     with whole_file(path, "w") as file:
         file.write(PAGE.format(title=title, body=body))
 

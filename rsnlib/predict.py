@@ -69,8 +69,9 @@ def predict(model, image, boxes=None, flip_test=True):
         raise UserError("boxes: each must be x, y, width, height with width and height above 0")
     about = getattr(model, "about", {})
     skeleton = next(
-        s for s in (skeletons.COCO, skeletons.MPII, skeletons.LSP) if s.name == about.get("skeleton") or
-        ("skeleton" not in about and len(s) == model.keypoints)
+        s
+        for s in (skeletons.COCO, skeletons.MPII, skeletons.LSP)
+        if s.name == about.get("skeleton") or ("skeleton" not in about and len(s) == model.keypoints)
     )
     center, scale = evaluation_region(boxes, model.input_size, about.get("enlarge", (0.09, 0.135)))
     matrices = crop_matrix(center, scale, 0, model.input_size)

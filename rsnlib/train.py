@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from rsnlib.augment import augment
-from rsnlib.crops import compose, invert, normalise, warp
+from rsnlib.crops import compose, invert, normalise, quick_warp
 from rsnlib.losses import heatmap_loss
 from rsnlib.runtime import UserError, autocast, default_device, whole_file
 from rsnlib.targets import heatmap_targets
@@ -168,12 +168,18 @@ def make_batch(number, store, settings, size, seed):
     depends on nothing but the arguments, so a resumed run sees the same people in the same variations.
     """
     rows = _rows(number, len(store), size, seed)
-    random = np.random.default_rng([seed, 1, number])
-    people = store.people.take(rows)
-    matrices, keypoints, visible = augment(people, settings.augmentation, store.input_size, random)
-    windows = [store.window(row) for row in rows]
-    crops = warp(windows, compose(matrices, invert(store.matrices[rows])), store.input_size)
-    return crops, torch.from_numpy(keypoints).float(), torch.from_numpy(visible)
+    crops, keypoints, visible = cut_crops(rows, store, settings, np.random.default_rng([seed, 1, number]))
+    return torch.from_numpy(crops), torch.from_numpy(keypoints).float(), torch.from_numpy(visible)
+
+
+def cut_crops(rows, store, settings, random):
+    """Training crops of the people in `rows` of a store, as arrays: (N, H, W, 3) uint8, their keypoints and flags."""
+    matrices, keypoints, visible = augment(store.people.take(rows), settings.augmentation, store.input_size, random)
+    matrices = compose(matrices, invert(store.matrices[rows]))  # from window pixels
+    crops = [
+        quick_warp(store.window(row), matrix, store.input_size) for row, matrix in zip(rows, matrices, strict=True)
+    ]
+    return np.stack(crops), keypoints, visible
 
 
 def _rows(number, people, size, seed):

@@ -14,9 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -36,7 +34,6 @@ MIN_VISIBLE_SHARE = 0.03  # of the square of a person's height: what must be see
 SUPERSAMPLING = 2
 SUBPIXEL_BITS = 4
 JPEG_QUALITY = 90
-POOL_FROM = 64  # pictures; below this, starting worker processes takes longer than drawing
 
 SIDES = (("left", 1), ("right", -1))  # a person's left is the positive x of their own frame
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)])  # (2, 20)
@@ -480,10 +477,10 @@ class Scene:
         self.light = light
 
     def fill(self, points, color, owner=0):
-        """Paint a convex polygon, (n, 2), for `owner`: 0 is no one."""
-        fixed_point = np.round(np.asarray(points) * 2**SUBPIXEL_BITS).astype(np.int32)
-        cv2.fillConvexPoly(self.picture, fixed_point, np.clip(color, 0, 255).tolist(), shift=SUBPIXEL_BITS)
-        cv2.fillConvexPoly(self.owner, fixed_point, owner, shift=SUBPIXEL_BITS)
+        """Paint the convex hull of `points`, (n, 2), for `owner`: 0 is no one."""
+        hull = cv2.convexHull((np.asarray(points) * 2**SUBPIXEL_BITS).astype(np.int32))
+        cv2.fillConvexPoly(self.picture, hull, color.tolist(), shift=SUBPIXEL_BITS)
+        cv2.fillConvexPoly(self.owner, hull, owner, shift=SUBPIXEL_BITS)
 
     def paint(self, piece, origin, scale, owner=0):
         """Paint a Piece with rounded shading; `origin` (2,) is where space's origin falls, `scale` pixels a unit."""
@@ -492,12 +489,12 @@ class Scene:
         spread = np.linalg.cholesky(flat @ flat.transpose(0, 2, 1) + 1e-6 * np.eye(2))
         outlines = (spread @ CIRCLE).transpose(0, 2, 1)  # (n, 20, 2) around each center
         along = outward(centers)
-        width = np.sqrt(np.abs(np.linalg.det(spread)))[:, None]
+        width = np.sqrt(spread[:, 0, 0] * spread[:, 1, 1])[:, None]  # geometric mean of each ellipse's semi-axes
         for share, brightness in SHADES:
             inner = centers + (1 - share) * width * (along + 0.45 * self.light)
-            points = (inner[:, None] + share * outlines).astype(np.float32)
-            for i, color in enumerate(piece.colors):
-                self.fill(cv2.convexHull(points[i : i + 2].reshape(-1, 2))[:, 0], color * brightness, owner)
+            points = inner[:, None] + share * outlines
+            for i, color in enumerate(piece.colors * brightness):
+                self.fill(points[i : i + 2].reshape(-1, 2), color, owner)
 
 
 def outward(centers):
@@ -529,11 +526,11 @@ def background(rng, width, height):
     picture = np.where(down[..., None] < rng.uniform(0.3, 0.7), wall, floor).astype(np.float32)
     for slope in (down, across):
         picture *= 1 + rng.uniform(-0.3, 0.3) * (slope[..., None] - 0.5)
-    for cell in (3, 12, 48, 160):
+    for cell in (2, 6, 24, 80):
         picture *= 1 + rng.uniform(0, 0.12) * noise(rng, picture.shape, cell)
     if rng.random() < 0.4:  # tiles or boards
-        x, y = rng.uniform(15, 90, 2)
-        lines = (np.arange(width)[None] % x < 2) | ((np.arange(height)[:, None] % y < 2) & (rng.random() < 0.6))
+        x, y = rng.integers(8, 45, 2)
+        lines = (np.arange(width) % x == 0) | ((np.arange(height)[:, None] % y == 0) & (rng.random() < 0.6))
         picture[lines] *= rng.uniform(0.75, 0.95)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
@@ -643,7 +640,8 @@ def draw_picture(seed, split, index, people):
 
 def draw_scene(rng, width, height, people):
     """A Scene of `width` and `height` and its Persons, the farthest first."""
-    scene = Scene(background(rng, width, height), light=np.array([rng.uniform(-1, 1), rng.uniform(-1, -0.3)]))
+    wall_and_floor = cv2.resize(background(rng, width // SUPERSAMPLING, height // SUPERSAMPLING), (width, height))
+    scene = Scene(wall_and_floor, light=np.array([rng.uniform(-1, 1), rng.uniform(-1, -0.3)]))
     for _ in range(rng.integers(3, 10)):
         place_thing(scene, rng, BACKDROP, highest=0)
     slots = [((i + 0.15) / people, (i + 0.85) / people) for i in range(people)]
@@ -735,17 +733,15 @@ def draw_split(root, split, people, seed, first_image):
     folder = root / "images" / name
     folder.mkdir(parents=True)
     counts = people_a_picture(np.random.default_rng([seed, split]), people)
-    image_ids = range(first_image, first_image + len(counts))
-    draw = partial(write_picture, folder, seed, split)
-    jobs = (range(len(counts)), counts, image_ids)
-    bar = partial(tqdm, total=len(counts), desc=f"drawing {name}", unit=" pictures", leave=False, disable=None)
-    if len(counts) < POOL_FROM:
-        drawn = list(bar(map(draw, *jobs)))
-    else:
-        with ProcessPoolExecutor(os.cpu_count(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            drawn = list(bar(pool.map(draw, *jobs, chunksize=8)))
-    images = [image for image, _ in drawn]
-    annotations = [annotation for _, each in drawn for annotation in each]
+    images, annotations = [], []
+    for index, count in enumerate(tqdm(counts, desc=f"drawing {name}", unit=" pictures", leave=False, disable=None)):
+        image_id = first_image + index
+        picture, drawn = draw_picture(seed, split, index, count)
+        file = folder / f"{image_id:012d}.jpg"
+        file.write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+        height, width = picture.shape[:2]
+        images.append({"id": image_id, "file_name": file.name, "width": width, "height": height})
+        annotations += [{"id": 10 * image_id + i, "image_id": image_id, **each} for i, each in enumerate(drawn)]
     path = root / "annotations" / f"person_keypoints_{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(coco_file(images, annotations)), encoding="utf-8")
@@ -759,16 +755,6 @@ def people_a_picture(rng, people):
         count = 1 + int(rng.choice(len(PEOPLE_SHARES), p=PEOPLE_SHARES))
         counts.append(min(count, people - sum(counts)))
     return counts
-
-
-def write_picture(folder, seed, split, index, people, image_id):
-    """Draw and write one picture: its COCO image record and its annotations."""
-    picture, annotations = draw_picture(seed, split, index, people)
-    name = f"{image_id:012d}.jpg"
-    (folder / name).write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
-    height, width = picture.shape[:2]
-    image = {"id": image_id, "file_name": name, "width": width, "height": height}
-    return image, [{"id": 10 * image_id + i, "image_id": image_id} | each for i, each in enumerate(annotations)]
 
 
 def coco_file(images, annotations):

@@ -1,6 +1,5 @@
 """The share of keypoints within a distance of the truth: PCKh for MPII, PCK of the torso for LSP."""
 
-
 import numpy as np
 from scipy.io import loadmat
 

@@ -1,0 +1,35 @@
+# make: set everything up in .venv and regenerate every result.  make test: the tests.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: all test lab pins
+all: .venv/ready data/demo
+	dvc repro
+
+test: .venv/ready
+	ruff check .
+	ruff format --check .
+	pytest -n 2
+
+lab: .venv/ready
+	jupyter lab notebooks
+
+# the environment is complete when .venv/ready is younger than what it was made from
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+data/demo: | .venv/ready
+	python -m rsnlib demo $@
+
+# requirements.txt anew, from the ranges of pyproject.toml
+pins:
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install --quiet 'torch==2.13.0' --editable '.[test]'
+	.venv-pins/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+		| sed 's/+cpu$$//' | grep -Ev '^(nvidia|triton)' > requirements.txt
+	rm -rf .venv-pins
