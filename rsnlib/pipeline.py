@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml: what each reads and writes, and where. Notebooks call these; nothing else knows the layout."""
+"""The stages of dvc.yaml: what each reads, writes and where. Notebooks call these; nothing else knows the layout."""
 
 import platform
 import sys
@@ -133,7 +133,7 @@ def train(dataset, model, seed):
         )
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.name, "seed": seed, "params": mark}
     about |= {"enlarge": settings.enlarge, "blur": settings.blur}
-    save_model(network, weights_path(dataset, model, seed), **about)
+    save_model(network, weights_path(dataset, model, seed), about)
     return pd.DataFrame(curve)
 
 
@@ -259,6 +259,7 @@ def run_notebook(name, parameters):
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             coalesce_streams=True,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == "UserError":

@@ -102,14 +102,14 @@ def read_state_dict(path):
     return contents
 
 
-def save_model(model, path, **about):
-    """Write weights and what they are (architecture, keypoints, input size and `about`, JSON values) as safetensors,
+def save_model(model, path, about=None):
+    """Write weights and what they are (architecture, keypoints, input size and what `about` adds, JSON values) as safetensors,
     whole or not at all."""
     description = {
         "architecture": asdict(model.architecture),
         "keypoints": model.keypoints,
         "input_size": model.input_size,
-        **about,
+        **(about or {}),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path) as file:
