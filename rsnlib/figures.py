@@ -58,18 +58,22 @@ def people_grid(crops, keypoints, visible, skeleton, titles=None, columns=8):
     return figure
 
 
-def poses_in_picture(image, poses, skeleton, boxes=None, title=None):
-    """One picture with everyone's predicted skeleton: poses (P, K, 2) in its pixels, boxes (P, 4)."""
-    height, width = image.shape[:2]
-    figure, axes = plt.subplots(figsize=(5 * max(1, width / height), 5), layout="constrained")
-    _picture(axes, image)
-    for person in range(len(poses)):
-        draw_skeleton(axes, poses[person], np.full(len(skeleton), 2), skeleton)
-        if boxes is not None:
-            x, y, box_width, box_height = boxes[person]
-            axes.add_patch(plt.Rectangle((x, y), box_width, box_height, fill=False, color="white", linewidth=1))
-    if title:
-        axes.set_title(title)
+def poses_in_pictures(pictures, skeleton, title):
+    """Pictures with everyone's predicted skeleton and box.
+
+    pictures: image (H, W, 3), keypoints (P, K, 2) and boxes (P, 4) of each
+    """
+    columns = min(2, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat[len(pictures) :]:
+        axes.set_visible(False)
+    for axes, (image, keypoints, boxes) in zip(grid.flat, pictures):
+        _picture(axes, image)
+        for points, (x, y, width, height) in zip(keypoints, boxes):
+            draw_skeleton(axes, points, np.full(len(skeleton), 2), skeleton)
+            axes.add_patch(plt.Rectangle((x, y), width, height, fill=False, color="white", linewidth=1))
+    figure.suptitle(title)
     return figure
 
 
@@ -124,7 +128,7 @@ def keypoint_visibility(summary):
     axes.barh(names, summary["hidden"], left=summary["visible"], color=PALETTE[4], label="hidden, labelled")
     axes.invert_yaxis()
     axes.set_xlabel("people")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

@@ -205,21 +205,21 @@ def tables(dataset):
 
 
 def save_figure(figure, dataset, name):
-    """Keep a figure as results/<dataset>/figures/<name>.png."""
-    path = results_path(dataset, "figures", f"{name}.png")
+    """Keep a figure as results/<dataset>/figures/<name>, a .png, or a .jpg where it is of photographs."""
+    path = results_path(dataset, "figures", name)
     with whole_file(path) as file:
-        figure.savefig(file, dpi=100, metadata={"Software": None})
+        figure.savefig(file, dpi=100, format=path.suffix[1:])
 
 
 def pictures(dataset, model, seed, count):
-    """The first `count` validation pictures with the poses of a run, as figures.poses_in_picture takes them: picture,
-    keypoints (P, K, 2), skeleton, boxes (P, 4), title."""
+    """The first `count` validation pictures with the poses of a run: image, keypoints (P, K, 2), boxes (P, 4) of each."""
     people = load_store(dataset, "val").people
     keypoints, _ = load_poses(dataset, model, seed)
+    found = []
     for image in np.unique(people.images)[:count]:
         here = people.images == image
-        title = f"{run_name(model, seed)}, picture {people.image_ids[here][0]}"
-        yield read_image(image), keypoints[here], people.skeleton, people.boxes[here], title
+        found.append((read_image(image), keypoints[here], people.boxes[here]))
+    return found
 
 
 def heads_of(dataset, model, seed, person, keypoint):
@@ -259,7 +259,8 @@ def run_notebook(name, parameters):
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             coalesce_streams=True,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            # photographs: JPEG keeps the pages small
+            extra_arguments=["--IPKernelApp.log_level=ERROR", "--InlineBackend.figure_formats=jpeg"],
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == "UserError":
@@ -276,7 +277,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem aut
 img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f4f4f4; padding: .5rem .8rem; font-size: .85em; }}
 table {{ border-collapse: collapse; font-size: .9em; display: block; overflow-x: auto; }}
 td, th {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right; }}
-.jp-InputPrompt, .jp-OutputPrompt, .anchor-link {{ display: none; }}
+.prompt, .anchor-link {{ display: none; }}
 </style></head><body>{body}</body></html>
 """
 

@@ -34,7 +34,7 @@ def results_table(figures, dataset, settings):
     size = "x".join(map(str, settings.input_size))
     percent = 100 if settings.reader == "coco" else 1
     ours = figures[["model", "seed"]].assign(data=dataset, source="this run", input=size)
-    ours[names] = figures[names] * percent
+    ours[names] = (figures[names] * percent).where(figures[names] >= 0)  # COCO's -1: nobody to count
     rows = [ours]
     others = published(settings.reader)
     if others is not None:

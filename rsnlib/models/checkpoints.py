@@ -103,8 +103,8 @@ def read_state_dict(path):
 
 
 def save_model(model, path, about=None):
-    """Write weights and what they are (architecture, keypoints, input size and what `about` adds, JSON values) as safetensors,
-    whole or not at all."""
+    """Write weights and what they are as safetensors, whole or not at all: architecture, keypoints, input size and what
+    `about` adds (JSON values)."""
     description = {
         "architecture": asdict(model.architecture),
         "keypoints": model.keypoints,
