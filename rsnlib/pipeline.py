@@ -212,7 +212,7 @@ def save_figure(figure, dataset, name):
 
 
 def pictures(dataset, model, seed, count):
-    """The first `count` validation pictures with the poses of a run: image, keypoints (P, K, 2), boxes (P, 4) of each."""
+    """The first validation pictures with a run's poses: image, keypoints (P, K, 2) and boxes (P, 4) of each."""
     people = load_store(dataset, "val").people
     keypoints, _ = load_poses(dataset, model, seed)
     found = []

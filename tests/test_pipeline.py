@@ -1,0 +1,94 @@
+"""The real dvc.yaml, end to end, on a handful of people in a copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from rsnlib.datasets.demo import draw_people
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(project, *command, code=0):
+    """Run a command in the project as a user would; its output, both streams together."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {"OMP_NUM_THREADS": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c"}
+    environment |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    return output
+
+
+def edit_params(project, edit):
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    edit(params)
+    yaml.dump(params, project / "params.yaml")
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A git checkout of the project as it stands, with sixteen drawn people and the shortest run there is."""
+    project = tmp_path / "a checkout"
+    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and not name.startswith("results/"):
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, project / name)
+    (project / "dvc.lock").unlink(missing_ok=True)
+    draw_people(project / "data" / "demo", train=12, val=4)
+
+    def shorten(params):
+        params["run"]["models"] = ["rsn18-prm"]
+        params["datasets"]["demo"]["input_size"] = [64, 64]
+        params["datasets"]["demo"]["schedule"]["batch_size"] = 4
+        params["train"].update({"epochs": 1, "validations": 1})
+
+    edit_params(project, shorten)
+    run(project, "git", "init", "--quiet")
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "start")
+    return project
+
+
+def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
+    run(project, "dvc", "repro")
+
+    figures = json.loads((project / "results/demo/evaluate/rsn18-prm-0.json").read_text())
+    assert set(figures) >= {"AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL"}
+    results = json.loads((project / "work/predictions/demo/rsn18-prm-0.json").read_text())
+    assert len(results) == 4 and all(len(result["keypoints"]) == 51 for result in results)
+    table = (project / "results/demo/tables/results.md").read_text()
+    assert "this run" in table and "73.6" in table  # ours beside the paper's RSN-18
+    for page in ("prepare", "train/rsn18-prm-0", "evaluate/rsn18-prm-0", "tables", "figures"):
+        assert "<h1" in (project / f"results/demo/{page}.html").read_text()
+    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= {"training.png", "poses.jpg"}
+
+    assert "up to date" in run(project, "dvc", "status")
+    assert "Running stage" not in run(project, "dvc", "repro")
+
+    def change_another_model(params):
+        params["models"]["rsn18"]["branches"] = 3
+        params["models"]["rsn18-prm"]["branches"] = 4
+
+    edit_params(project, change_another_model)
+    assert "up to date" in run(project, "dvc", "status")
+
+
+def test_bad_data_stops_before_any_training_with_one_message_and_is_left_alone(project):
+    picture = next((project / "data/demo/images/train2017").iterdir())
+    picture.write_bytes(picture.read_bytes()[:1000])
+
+    output = run(project, "dvc", "repro", code=255)
+
+    assert f"{picture.name}" in output and "unusable: leave out" in output
+    assert "Traceback" not in output and "train@" not in output
+    assert picture.stat().st_size == 1000
