@@ -1,5 +1,6 @@
 """From pictures to crops: the crop's matrix, the warp, and the crop store, one memory-mapped file a split."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,9 +16,9 @@ import torch
 from torch.nn.functional import grid_sample
 from tqdm.auto import tqdm
 
-from rsnlib import skeletons
 from rsnlib.datasets import People
 from rsnlib.runtime import UserError, fingerprint, whole_file
+from rsnlib.skeletons import SKELETONS
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
 MEAN = (0.485, 0.456, 0.406)
@@ -130,6 +131,7 @@ class CropStore:
     people: People; input_size: height and width of the crops
     center, scale: (P, 2), of the crop to evaluate in
     matrices: (P, 2, 3), picture pixels to window pixels
+    fingerprint: stands for everything in it
     window(row): RGB uint8 (h, w, 3). In an evaluation store the window is the crop itself.
     """
 
@@ -139,28 +141,28 @@ class CropStore:
                 about = json.loads((file.metadata() or {})["crops"])
                 arrays = {name: file.get_tensor(name) for name in file.keys() if name != "pixels"}
             self.pixels = _map_tensor(path, "pixels")
-            skeleton = next(s for s in vars(skeletons).values() if getattr(s, "name", None) == about["skeleton"])
+            self.path, self.fingerprint, self.input_size = path, about["fingerprint"], tuple(about["input_size"])
             self.offsets, self.matrices = arrays.pop("offsets"), arrays.pop("matrices")
             self.center, self.scale = arrays.pop("center"), arrays.pop("scale")
             images = np.array(about["images"])
-            self.people = People(skeleton=skeleton, images=images[arrays.pop("image_rows")], **arrays)
+            self.people = People(
+                skeleton=SKELETONS[about["skeleton"]], images=images[arrays.pop("image_rows")], **arrays
+            )
         except FileNotFoundError:
             raise UserError(f"{path}: no such crop store; the stage `prepare` writes it") from None
-        except (safetensors.SafetensorError, KeyError, ValueError, StopIteration) as error:
+        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a crop store ({error}); run the stage `prepare` again") from None
-        self.input_size = tuple(about["input_size"])
 
     def __len__(self):
         return len(self.people)
 
     def window(self, row):
         encoded = self.pixels[self.offsets[row] : self.offsets[row + 1]]
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
-
-    def fingerprint(self):
-        """Stands for the people and pixels in the store, without reading all of the latter."""
-        people = [self.people.ids, self.people.keypoints, self.people.visible, self.people.boxes, self.offsets]
-        return fingerprint(*(array.tolist() for array in people), self.people.images.tolist())
+        window = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+        if window is None:
+            person = self.people.ids[row]
+            raise UserError(f"{self.path}: the window of person {person} is damaged; run the stage `prepare` again")
+        return window
 
 
 def write_crop_store(path, people, input_size, enlarge, reach=None):
@@ -181,9 +183,10 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
-        lengths = []
+        lengths, digest = [], hashlib.sha256()
         for encoded in _encode_windows(people, matrices, sizes, exact=reach is None):
             pixels.write(encoded)
+            digest.update(encoded)
             lengths.append(len(encoded))
         images, image_rows = np.unique(people.images, return_inverse=True)
         arrays = {f.name: getattr(people, f.name) for f in fields(People)}
@@ -191,7 +194,10 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
             del arrays[name]
         arrays |= {"offsets": np.cumsum([0, *lengths]), "image_rows": image_rows}
         arrays |= {"matrices": matrices, "center": center, "scale": scale}
+        for array in arrays.values():
+            digest.update(np.ascontiguousarray(array).tobytes())
         about = {"skeleton": people.skeleton.name, "input_size": list(input_size), "images": images.tolist()}
+        about["fingerprint"] = fingerprint(about, digest.hexdigest())
         _write_safetensors(path, arrays, pixels, {"crops": json.dumps(about)})
 
 

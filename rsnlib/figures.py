@@ -3,6 +3,8 @@
 Colours are those of Okabe and Ito, told apart in every common form of colour blindness: left is blue, right is orange.
 """
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -150,7 +152,7 @@ def box_sizes(people):
 def training_curves(curves, figure_name):
     """Loss, validation accuracy and learning rate against the epoch; curves: {run: data frame of load_curve}."""
     figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for color, (name, curve) in zip(PALETTE, curves.items(), strict=False):
+    for color, (name, curve) in zip(cycle(PALETTE), curves.items()):
         loss.plot(curve["epoch"], curve["loss"], color=color, label=name)
         validated = curve.dropna(subset=[f"val_{figure_name}"])
         accuracy.plot(validated["epoch"], validated[f"val_{figure_name}"], "o-", color=color, label=name)

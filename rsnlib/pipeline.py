@@ -101,7 +101,7 @@ def train(dataset, model, seed):
     skeleton = store.people.skeleton
 
     # everything that a run's weights depend on
-    identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint(), STATE_VERSION]
+    identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint, STATE_VERSION]
     mark = fingerprint(*identity, torch.__version__)
     figure = headline(settings.reader)
 

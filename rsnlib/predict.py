@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsnlib import skeletons
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.runtime import UserError, default_device
+from rsnlib.skeletons import SKELETONS
 
 BATCH = 32
 
@@ -64,15 +64,9 @@ def predict(model, image, boxes=None, flip_test=True):
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"image: must be RGB uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    boxes = np.array([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes, np.float64).reshape(-1, 4)
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= 0).any():
-        raise UserError("boxes: each must be x, y, width, height with width and height above 0")
+    boxes = _checked_boxes([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes)
     about = getattr(model, "about", {})
-    skeleton = next(
-        s
-        for s in (skeletons.COCO, skeletons.MPII, skeletons.LSP)
-        if s.name == about.get("skeleton") or ("skeleton" not in about and len(s) == model.keypoints)
-    )
+    mirrored = _skeleton(model, about).mirrored if flip_test else None
     center, scale = evaluation_region(boxes, model.input_size, about.get("enlarge", (0.09, 0.135)))
     matrices = crop_matrix(center, scale, 0, model.input_size)
     keypoints = np.zeros((len(boxes), model.keypoints, 2))
@@ -81,7 +75,28 @@ def predict(model, image, boxes=None, flip_test=True):
     for first in range(0, len(boxes), BATCH):
         rows = slice(first, first + BATCH)
         crops = warp([image] * len(boxes[rows]), matrices[rows], model.input_size)
-        heatmaps = predict_heatmaps(model, crops, skeleton.mirrored if flip_test else None)
+        heatmaps = predict_heatmaps(model, crops, mirrored)
         decoded = decode_heatmaps(heatmaps, center[rows], scale[rows], model.input_size, about.get("blur", 5))
         keypoints[rows], scores[rows] = decoded
     return Poses(keypoints, scores, boxes, scores.mean(axis=1))
+
+
+def _checked_boxes(boxes):
+    """Boxes as (P, 4) float64."""
+    try:
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    except (TypeError, ValueError):
+        raise UserError("boxes: each must be four numbers: x, y, width, height") from None
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= 0).any():
+        raise UserError("boxes: each must be four numbers: x, y, width, height, the last two above 0")
+    return boxes
+
+
+def _skeleton(model, about):
+    """The skeleton that a network was trained on or, where it does not say, the one with its number of keypoints."""
+    if "skeleton" in about:
+        return SKELETONS[about["skeleton"]]
+    fitting = [skeleton for skeleton in SKELETONS.values() if len(skeleton) == model.keypoints]
+    if not fitting:
+        raise UserError(f"no skeleton is known for {model.keypoints} keypoints; use flip_test=False")
+    return fitting[0]

@@ -82,3 +82,5 @@ LSP = Skeleton(
     ),
     upper_body=tuple(range(6, 14)),
 )  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP)}

@@ -1,5 +1,6 @@
 """Runs to tables a person reads: ours beside published numbers, as Markdown, CSV and LaTeX."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +65,8 @@ def write_table(table, folder, name, caption):
     with whole_file(folder / f"{name}.tex", "w") as file:
         align = "".join("r" if column in numbers else "l" for column in table)
         style = shown.style.hide(axis="index").format(escape="latex")
-        file.write(style.to_latex(column_format=align, hrules=True, caption=caption.replace("%", r"\%")))
+        text = re.sub(r"([%_&#$])", r"\\\1", caption.replace("`", ""))
+        file.write(style.to_latex(column_format=align, hrules=True, caption=text))
 
 
 def caption(dataset, settings, people, machine):

@@ -28,7 +28,7 @@ def heatmap_targets(keypoints, visible, input_size, kernels=KERNELS):
     keypoints = torch.as_tensor(keypoints)
     visible = torch.as_tensor(visible, device=keypoints.device)
     height, width = heatmap_size(input_size)
-    x, y = (keypoints / 4).trunc().long().unbind(-1)
+    x, y = (keypoints / 4).floor().long().unbind(-1)
     inside = (visible > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     rows = _profiles(tuple(kernels), height).to(keypoints.device)[:, y]  # (kernels, ..., K, h)

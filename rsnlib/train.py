@@ -52,7 +52,8 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
     last_logged = done
     size = schedule.batch_size
     bar = tqdm(total=total * size, initial=done * size, unit="person", mininterval=2, smoothing=0.05, desc="train")
-    for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed):
+    batches = prefetched(range(done + 1, total + 1), store, settings, size, seed)
+    for iteration, batch in batches:
         factor = learning_rate_factor(iteration, total, schedule.warmup, schedule.warmup_factor)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * factor * group["range"]
@@ -135,21 +136,24 @@ def prefetched(numbers, store, settings, size, seed):
     batches = queue.Queue(PREFETCH)
     stop = threading.Event()
 
+    def put(item):
+        """False where the loop no longer wants it."""
+        while not stop.is_set():
+            try:
+                batches.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
     def produce():
         try:
             for number in numbers:
-                item = number, make_batch(number, store, settings, size, seed)
-                while not stop.is_set():
-                    try:
-                        batches.put(item, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if stop.is_set():
+                if not put((number, make_batch(number, store, settings, size, seed))):
                     return
-            batches.put(None)
+            put(None)
         except BaseException as error:  # handed to the loop, which raises it
-            batches.put(error)
+            put(error)
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()

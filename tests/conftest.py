@@ -1,9 +1,19 @@
 """What every test may use."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest -n runs a process a core
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
 import pytest
+
+from rsnlib.config import load_params
+from rsnlib.datasets import People
+from rsnlib.datasets.demo import draw_people
+from rsnlib.skeletons import COCO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,3 +28,71 @@ def shared():
             pytest.fail(missing)
         pytest.skip(missing)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory):
+    """Eight drawn people to train on, four to validate on, in COCO's layout."""
+    folder = tmp_path_factory.mktemp("drawn") / "demo"
+    draw_people(folder, train=8, val=4, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def committed():
+    """The committed parameters."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def demo_settings(committed, demo_folder):
+    """The committed settings of the demo data, for `demo_folder` and crops of 64 x 64."""
+    return replace(committed.dataset("demo"), root=str(demo_folder), input_size=(64, 64))
+
+
+@pytest.fixture(scope="session")
+def make_people():
+    """A function that makes COCO people, all of them in one picture; what it takes is broadcast to one row a person."""
+
+    def make(picture, boxes, keypoints, visible=2, path="picture.png"):
+        boxes = np.array(boxes, float).reshape(-1, 4)
+        count = len(boxes)
+        return People(
+            skeleton=COCO,
+            ids=np.arange(1, count + 1),
+            image_ids=np.ones(count, int),
+            images=np.array([str(path)] * count),
+            image_sizes=np.tile(picture.shape[:2], (count, 1)),
+            boxes=boxes,
+            keypoints=np.broadcast_to(np.asarray(keypoints, float), (count, len(COCO), 2)).copy(),
+            visible=np.broadcast_to(visible, (count, len(COCO))).copy(),
+            areas=boxes[:, 2] * boxes[:, 3],
+            scores=np.ones(count),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_dot():
+    """A function: a black picture (height, width, 3) with a soft white dot around (x, y)."""
+
+    def draw(height, width, x, y, sigma=3.0):
+        rows, columns = np.mgrid[:height, :width]
+        dot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+        return np.repeat((255 * dot).round().astype(np.uint8)[..., None], 3, axis=2)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def find_dot():
+    """A function: the centre (x, y) of the only bright thing in an image."""
+
+    def find(image):
+        light = np.asarray(image, float).mean(axis=2)
+        light[light < 50] = 0  # JPEG's noise
+        rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
+        return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+
+    return find

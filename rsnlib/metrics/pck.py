@@ -23,7 +23,7 @@ def pckh(predictions, ground_truth):
         positions = truth["pos_gt_src"].transpose(2, 0, 1)  # (P, 16, 2), 1-based
         counted = truth["jnt_missing"].T == 0  # (P, 16)
         boxes = truth["headboxes_src"]  # (2, 2, P)
-    except (OSError, KeyError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{ground_truth}: not MPII's ground truth ({error})") from None
     if len(predictions) != len(positions):
         raise UserError(f"{ground_truth}: has {len(positions)} people, the predictions {len(predictions)}")
@@ -54,7 +54,8 @@ def _figures(right, counted, skeleton, head):
     for group in GROUPS:
         names = head if group == "Head" else [f"{side}_{group.lower()}" for side in ("left", "right")]
         joints = [skeleton.keypoints.index(name) for name in names]
-        figures[group] = float(np.mean([_share(right[:, joint], counted[:, joint]) for joint in joints]))
+        shares = [_share(right[:, joint], counted[:, joint]) for joint in joints if counted[:, joint].any()]
+        figures[group] = float(np.mean(shares)) if shares else 0.0
     return figures | {"Mean": _share(right, counted)}
 
 

@@ -1,0 +1,185 @@
+"""params.yaml: the committed one loads, and every kind of mistake is one error that names the key."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from rsnlib.config import Architecture, load_params, parse, project_root
+from rsnlib.runtime import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def load_changed(tmp_path):
+    """A function: the committed parameters with one value changed, written, and loaded again."""
+
+    def load(key, value, remove=False):
+        values = json.loads(json.dumps(YAML(typ="safe").load(ROOT / "params.yaml")))  # no longer shared by anchors
+        *parents, last = key
+        place = values
+        for parent in parents:
+            place = place[parent]
+        if remove:
+            del place[last]
+        else:
+            place[last] = value
+        path = tmp_path / "params.yaml"
+        YAML(typ="safe").dump(values, path)
+        return load_params(path)
+
+    return load
+
+
+def test_the_committed_parameters_are_the_papers(committed):
+    coco = committed.dataset("coco")
+    assert coco.input_size == (256, 192)
+    assert coco.kernels == (15, 11, 9, 7, 5)
+    assert coco.schedule.iterations == 96000 and coco.schedule.learning_rate == 4e-3
+    assert coco.augmentation.scale == pytest.approx((0.8 * 0.75, 0.8 * 1.25))
+    assert committed.dataset("mpii").schedule.iterations == 28800
+    assert committed.model("4xrsn18") == Architecture("residual_steps", stages=4, branches=4, branch_width=26)
+    assert committed.model("rsn18-prm").attention == "prm"
+    assert committed.train.weight_decay == 1e-5
+
+
+def test_a_change_is_read(load_changed):
+    assert load_changed(["datasets", "demo", "input_size"], [160, 96]).dataset("demo").input_size == (160, 96)
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        [],
+        ["run"],
+        ["datasets", "demo"],
+        ["datasets", "demo", "augmentation"],
+        ["datasets", "demo", "schedule"],
+        ["models", "rsn18"],
+        ["train"],
+        ["evaluate"],
+    ],
+    ids=lambda level: ".".join(level) or "top",
+)
+def test_an_unknown_key_is_named(load_changed, level):
+    with pytest.raises(UserError, match=r"params.yaml: " + r"\.".join([*level, "colour"]) + ": unknown key"):
+        load_changed([*level, "colour"], 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run.datasets", "demo"),  # no list
+        ("run.seeds", [True]),
+        ("run.seeds", [-1]),
+        ("run.models", [1]),
+        ("datasets.demo.reader", "imagenet"),
+        ("datasets.demo.root", 3),
+        ("datasets.demo.unusable", "ignore"),
+        ("datasets.demo.splits", {"train": "train2017"}),  # no val
+        ("datasets.demo.splits", {"train": "a", "val": "b", "test": "c"}),
+        ("datasets.lspet.splits.train", [0, 5000]),
+        ("datasets.demo.input_size", [100, 96]),  # not a multiple of 32
+        ("datasets.demo.input_size", [128]),
+        ("datasets.demo.input_size", [0, 96]),
+        ("datasets.demo.kernels", [15, 11, 9, 7, 4]),
+        ("datasets.demo.kernels", [15, 11, 9, 7]),
+        ("datasets.demo.blur", 4),
+        ("datasets.demo.blur", "5"),
+        ("datasets.demo.enlarge", 0.1),
+        ("datasets.demo.augmentation.flip", 1.5),
+        ("datasets.demo.augmentation.flip", True),
+        ("datasets.demo.augmentation.rotation", "45"),
+        ("datasets.demo.augmentation.scale", [0, 1]),
+        ("datasets.demo.schedule.batch_size", 0),
+        ("datasets.demo.schedule.batch_size", 32.5),
+        ("datasets.demo.schedule.warmup", None),
+        ("datasets.demo.schedule.learning_rate", "2e-3x"),
+        ("datasets.demo.schedule.learning_rate", float("nan")),
+        ("datasets.demo.schedule.iterations", 100),  # epochs are given, too
+        ("datasets.demo.schedule.epochs", None),  # and now neither
+        ("models.rsn18.block", "resnet"),
+        ("models.rsn18.depths", [2, 2, 2]),
+        ("models.rsn18.stages", "2"),
+        ("models.rsn18", None),
+        ("train.precision", "float16"),
+        ("train.epochs", True),
+        ("evaluate.flip_test", "yes"),
+        ("evaluate.flip_test", 1),
+    ],
+)
+def test_a_wrong_value_is_named(load_changed, key, value):
+    named = key.rpartition(".")[0] if key.endswith(("iterations", "schedule.epochs")) else key
+    with pytest.raises(UserError, match=r"params.yaml: " + named.replace(".", r"\.")):
+        load_changed(key.split("."), value)
+
+
+@pytest.mark.parametrize("key", ["run", "run.seeds", "datasets.demo.schedule.warmup", "train.validations"])
+def test_a_missing_key_is_named(load_changed, key):
+    with pytest.raises(UserError, match=key.replace(".", r"\.") + ": is missing"):
+        load_changed(key.split("."), None, remove=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "it's", 'a"b', "../up", ".hidden", "-flag", "a b", ""])
+@pytest.mark.parametrize("section", ["datasets", "models"])
+def test_names_that_make_no_file_names_are_refused(load_changed, section, name):
+    values = YAML(typ="safe").load(ROOT / "params.yaml")[section]
+    with pytest.raises(UserError, match=rf"params.yaml: {section}\."):
+        load_changed([section, name], next(iter(values.values())))
+
+
+@pytest.mark.parametrize("section", ["datasets", "models"])
+def test_what_is_run_must_exist(load_changed, section):
+    with pytest.raises(UserError, match=f"{section} has no 'rsn19'; it has .*(rsn18|coco)"):
+        load_changed(["run", section], ["rsn19"])
+
+
+def test_several_mistakes_are_all_named(load_changed):
+    with pytest.raises(UserError, match="branches.*colour"):
+        load_changed(["models", "rsn18"], {"branches": 1, "colour": 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("run: {datasets: [demo", "not valid YAML.*line 1"),
+        ("train: 1\ntrain: 2\n", "not valid YAML.*duplicate"),
+        ("- a list", "the file"),
+        ("", "the file"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_parameters_is_named(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=rf"(?s)params\.yaml: .*{message}"):
+        load_params(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere.yaml: no such file"):
+        load_params(tmp_path / "nowhere.yaml")
+
+
+def test_the_project_is_found_from_below(tmp_path):
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "notebooks" / "old").mkdir(parents=True)
+    assert project_root(tmp_path / "notebooks" / "old") == tmp_path.resolve()
+
+
+def test_outside_a_project_the_error_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="no params.yaml in .*checkout"):
+        project_root(tmp_path)
+
+
+def test_an_architecture_needs_only_what_differs():
+    found = parse(Architecture, {"block": "bottleneck", "depths": [3, 4, 6, 3], "expansion": 4}, "model")
+    assert found == Architecture("bottleneck", (3, 4, 6, 3), expansion=4)
+
+
+@pytest.mark.parametrize("changes", [{"branches": 1}, {"attention": "cbam"}, {"width_of": 26}, {"depth": [2, 2, 2, 2]}])
+def test_an_architectures_mistake_is_named(changes):
+    with pytest.raises(UserError, match=f"^model: {next(iter(changes))}: "):
+        parse(Architecture, changes, "model")

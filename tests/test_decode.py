@@ -1,0 +1,102 @@
+"""Heatmaps to keypoints."""
+
+import numpy as np
+import pytest
+import torch
+
+from rsnlib import skeletons
+from rsnlib.crops import crop_matrix, invert, transform
+from rsnlib.decode import decode_heatmaps, mirror_heatmaps
+from rsnlib.targets import heatmap_targets
+
+SIZE = (256, 192)
+WHOLE = {"center": [[96, 128]], "scale": [[192, 256]], "input_size": SIZE}  # the crop is the picture
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("data", "size", "blur"), [("COCO", (256, 192), 5), ("MPII", (256, 256), 9)])
+def test_keypoints_and_scores_are_those_of_the_released_code(shared, data, size, blur):
+    golden = np.load(shared / "goldens/decode.npz")
+    heatmaps, center, scale = (golden[f"{data}_{name}"] for name in ("heatmaps", "center", "scale"))
+    keypoints, scores = decode_heatmaps(torch.from_numpy(heatmaps), center, scale * 200, size, blur)
+    np.testing.assert_allclose(keypoints, golden[f"{data}_keypoints"], atol=1e-3)
+    np.testing.assert_allclose(scores, golden[f"{data}_scores"][..., 0], atol=1e-6)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("data", ["COCO", "MPII"])
+def test_mirrored_heatmaps_are_those_of_the_released_code(shared, data):
+    golden = np.load(shared / "goldens/decode.npz")
+    heatmaps = torch.from_numpy(golden[f"{data}_heatmaps"])
+    mirrored = mirror_heatmaps(heatmaps, getattr(skeletons, data).mirrored).numpy()
+    np.testing.assert_array_equal(mirrored[:, :, :4, :4], golden[f"{data}_flip_back_corner"])
+    np.testing.assert_allclose(mirrored.mean(axis=(2, 3)), golden[f"{data}_flip_back_mean"], atol=1e-6)
+
+
+def heatmap(*peaks):
+    """(1, 1, 64, 48): zeros but for the peaks (column, row, height)."""
+    cells = torch.zeros(1, 1, 64, 48)
+    for column, row, height in peaks:
+        cells[0, 0, row, column] = height
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("second", "shift"), [((11, 20), (0.25, 0)), ((9, 20), (-0.25, 0)), ((10, 21), (0, 0.25)), ((10, 19), (0, -0.25))]
+)
+def test_the_keypoint_is_a_quarter_cell_towards_the_second_highest(second, shift):
+    keypoints, scores = decode_heatmaps(heatmap((10, 20, 255), (*second, 50)), **WHOLE)
+    np.testing.assert_allclose(keypoints[0, 0], [(10 + shift[0]) * 4 + 2, (20 + shift[1]) * 4 + 2])
+    assert scores[0, 0] == pytest.approx(1.5)
+
+
+def test_the_score_is_read_at_the_cell_before_the_blur():
+    _, scores = decode_heatmaps(heatmap((10, 20, 51), (11, 20, 20)), **WHOLE)
+    assert scores[0, 0] == pytest.approx(51 / 255 + 0.5)
+
+
+def test_blurring_prefers_a_broad_peak_to_a_lonely_one():
+    broad = [(column, row, 150) for column in (29, 30, 31) for row in (39, 40, 41)]
+    keypoints, _ = decode_heatmaps(heatmap((5, 5, 200), *broad), **WHOLE)
+    np.testing.assert_allclose(keypoints[0, 0], [122, 162], atol=1.1)
+
+
+@pytest.mark.parametrize(("column", "row"), [(0, 0), (47, 63), (0, 30), (47, 0)])
+def test_peaks_at_the_border_stay_in_the_crop(column, row):
+    keypoints, scores = decode_heatmaps(heatmap((column, row, 255)), **WHOLE)
+    np.testing.assert_allclose(keypoints[0, 0], [column * 4 + 2, row * 4 + 2], atol=1.01)
+    assert (keypoints > 0).all() and (keypoints[0, 0] < [192, 256]).all()
+    assert scores[0, 0] == pytest.approx(1.5)
+
+
+def test_an_empty_heatmap_gives_a_keypoint_of_no_confidence_in_the_crop():
+    keypoints, scores = decode_heatmaps(torch.zeros(1, 2, 64, 48), **WHOLE)
+    assert (keypoints >= 0).all() and (keypoints < [192, 256]).all()
+    assert (scores == 0.5).all()
+
+
+def test_targets_decode_to_the_keypoints_they_were_made_of():
+    random = np.random.default_rng(0)
+    center, scale = np.array([[310.0, 200.0], [50.0, 80.0]]), np.array([[96.0, 128.0], [384.0, 512.0]])
+    in_crop = random.uniform(0, 1, (2, 17, 2)) * [191, 255]
+    targets = heatmap_targets(in_crop, np.full((2, 17), 2), SIZE)[:, 4]
+    keypoints, _ = decode_heatmaps(targets, center, scale, SIZE)
+    wanted = transform(invert(crop_matrix(center, scale, 0, SIZE)), in_crop)
+    cell = scale[:, None] / [48, 64]
+    assert (np.abs(keypoints - wanted) <= 0.75 * cell + 1e-9).all()  # half a cell of rounding, a quarter of shift
+
+
+def test_mirroring_twice_changes_nothing():
+    heatmaps = torch.rand(2, 17, 64, 48)
+    mirrored = mirror_heatmaps(heatmaps, skeletons.COCO.mirrored)
+    left, right = (skeletons.COCO.keypoints.index(f"{side}_wrist") for side in ("left", "right"))
+    assert mirrored[0, left, 3, 5] == heatmaps[0, right, 3, 42]
+    assert mirror_heatmaps(mirrored, skeletons.COCO.mirrored).equal(heatmaps)
+
+
+@pytest.mark.parametrize("skeleton", [skeletons.COCO, skeletons.MPII, skeletons.LSP], ids=lambda s: s.name)
+def test_every_left_keypoint_mirrors_a_right_one(skeleton):
+    for keypoint, other in enumerate(skeleton.mirrored):
+        name, mirrored = skeleton.keypoints[keypoint], skeleton.keypoints[other]
+        exchanged = {"left": name.replace("left", "right"), "right": name.replace("right", "left"), "middle": name}
+        assert mirrored == exchanged[skeleton.side(keypoint)]

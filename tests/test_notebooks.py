@@ -1,0 +1,83 @@
+"""Notebooks are pages: short cells, no code of their own, nothing executed. And dvc.yaml calls them as they are."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+LONGEST_CELL = 15  # lines
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    contents = nbformat.read(request.param, 4)
+    nbformat.validate(contents)
+    return contents
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters(notebook):
+    (cell,) = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    return {target.id for line in ast.parse(cell.source).body for target in line.targets}
+
+
+def test_it_is_committed_without_outputs(notebook):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+
+
+def test_its_cells_are_short_and_call_the_library(notebook):
+    for cell in code(notebook):
+        assert len(cell.source.splitlines()) <= LONGEST_CELL
+        assert not re.search(r"^\s*(def|class) |lambda", cell.source, re.MULTILINE)
+
+
+def test_it_starts_with_a_title_and_what_the_reader_will_see(notebook):
+    title, *text = notebook.cells[0].source.splitlines()
+    assert notebook.cells[0].cell_type == "markdown"
+    assert title.startswith("# ") and len(" ".join(text).split()) >= 8
+
+
+def test_it_runs_for_any_data_set(notebook):
+    assert "dataset" in parameters(notebook)
+
+
+def test_every_notebook_is_a_stage():
+    assert {path.stem for path in NOTEBOOKS} == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_calls_its_notebook_with_its_parameters(stage):
+    command = STAGES[stage]["cmd"]
+    name = re.match(r"python -m rsnlib notebook (\w+) ", command)[1]
+    given = set(re.findall(r"--(\w+)", command))
+    assert f"notebooks/{name}.ipynb" in STAGES[stage]["deps"]
+    assert parameters(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)) == given
+    assert given == set(STAGES[stage]["matrix"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_code_exists(stage):
+    ours = [path for path in STAGES[stage]["deps"] if path.startswith(("rsnlib/", "notebooks/"))]
+    assert len(ours) >= 2
+    assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+def test_what_a_stage_reads_of_the_others_they_write():
+    def folders(stage, key):
+        entries = STAGES[stage].get(key, [])
+        paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+        return {path for path in paths if path.startswith(("work/", "results/"))}
+
+    written = set().union(*(folders(stage, key) for stage in STAGES for key in ("outs", "metrics", "plots")))
+    for stage in STAGES:
+        for path in folders(stage, "deps"):
+            assert any(out == path or out.startswith(path + "/") for out in written), (stage, path)

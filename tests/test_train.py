@@ -1,0 +1,255 @@
+"""The training loop on eight drawn people and the smallest network."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rsnlib import train as training
+from rsnlib.augment import reach
+from rsnlib.config import Schedule, Train
+from rsnlib.crops import CropStore, normalise, write_crop_store
+from rsnlib.datasets import read_people
+from rsnlib.models.zoo import create_model
+from rsnlib.runtime import UserError
+from rsnlib.targets import heatmap_targets
+from rsnlib.train import iterations, learning_rate_factor, make_batch, make_optimizer, train
+
+SCHEDULE = Schedule(
+    batch_size=4, epochs=None, iterations=8, learning_rate=2e-3, warmup=2, warmup_factor=0.1, output_scale=256
+)
+SHARED = Train(epochs=None, weight_decay=1e-5, precision="float32", validations=2)
+
+
+@pytest.fixture(scope="module")
+def store(demo_folder, demo_settings, tmp_path_factory):
+    path = tmp_path_factory.mktemp("crops") / "train"
+    far = reach(demo_settings.augmentation)
+    people = read_people(demo_folder, "coco", "train2017")
+    write_crop_store(path, people, demo_settings.input_size, demo_settings.enlarge, far)
+    return CropStore(path)
+
+
+def small_network():
+    torch.manual_seed(0)
+    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1]}, 17, (64, 64))
+
+
+@pytest.fixture
+def run(store, demo_settings):
+    """A function: train the smallest network; what it takes goes before the settings above."""
+
+    def run(schedule=SCHEDULE, model=None, seed=0, shared=SHARED, **options):
+        return train(model or small_network(), store, demo_settings, schedule, seed=seed, train=shared, **options)
+
+    return run
+
+
+def same_weights(model, other):
+    return all(a.equal(b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+# ---- the loop
+
+
+def test_the_loss_falls(run):
+    rows = []
+    model, curve = run(replace(SCHEDULE, iterations=24), log=rows.append)
+    losses = [row["loss"] for row in curve]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    assert rows == curve
+    assert [row["iteration"] for row in curve] == list(range(1, 25))
+    assert curve[-1]["epoch"] == 24 * 4 / 8
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
+    first, again, other = (run(replace(SCHEDULE, iterations=3), seed=seed)[0] for seed in (0, 0, 1))
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    state = tmp_path / "state.pt"
+
+    def power_cut(row):
+        if row["iteration"] == 5:
+            raise KeyboardInterrupt
+
+    def validate(model):
+        return {"val_AP": sum(p.sum().item() for p in model.parameters())}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(state=state, validate=validate, log=power_cut)
+    rows = []
+    resumed, curve = run(state=state, validate=validate, log=rows.append)
+    uninterrupted, wanted = run(validate=validate)
+    assert same_weights(resumed, uninterrupted)
+    assert [row["iteration"] for row in rows] == list(range(1, 9))  # those before the cut are logged again
+    for row, other in zip(curve, wanted, strict=True):
+        assert {**row, "people_per_second": 0} == {**other, "people_per_second": 0}
+
+
+def test_a_finished_training_is_not_repeated(run, tmp_path, monkeypatch):
+    state = tmp_path / "state.pt"
+    first, curve = run(state=state)
+    monkeypatch.setattr(training, "make_batch", None)  # must not be called
+    again, same_curve = run(state=state, model=create_model({"block": "bottleneck", "depths": [1] * 4}, 17, (64, 64)))
+    assert same_weights(first, again) and curve == same_curve
+
+
+def test_validation_happens_evenly_the_last_time_at_the_end(run):
+    modes = []
+
+    def validate(model):
+        modes.append(model.training)
+        return {"val_AP": 0.5}
+
+    model, curve = run(validate=validate, shared=replace(SHARED, validations=4))
+    assert [row["iteration"] for row in curve if "val_AP" in row] == [2, 4, 6, 8]
+    assert modes == [False] * 4
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(run):
+    with pytest.raises(UserError, match=r"not finite \(iteration \d+, learning rate [\d.e+]+\): lower .*learning_rate"):
+        run(replace(SCHEDULE, learning_rate=1e30, warmup=0, iterations=50))
+
+
+def test_a_picture_that_cannot_be_cut_stops_the_training(run, monkeypatch):
+    def broken(*args):
+        raise UserError("picture 7: broken")
+
+    monkeypatch.setattr(training, "cut_crops", broken)
+    with pytest.raises(UserError, match="picture 7"):
+        run()
+
+
+@pytest.mark.parametrize("count", [3, 5, 20])
+def test_stopping_early_ends_the_preparing_thread(monkeypatch, count):
+    monkeypatch.setattr(training, "make_batch", lambda number, *_: number)
+    batches = training.prefetched(range(count), None, None, None, None)
+    assert next(batches) == (0, 0)
+    time.sleep(0.1)  # as many batches as fit are ready
+    closing = threading.Thread(target=batches.close, daemon=True)
+    closing.start()
+    closing.join(timeout=3)
+    assert not closing.is_alive()
+
+
+# ---- how long and how fast
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "wanted"),
+    [
+        ({"epochs": 3.0, "iterations": None}, None, 75),
+        ({"epochs": None, "iterations": 500}, None, 500),
+        ({"epochs": None, "iterations": 500}, 2, 50),  # train.epochs goes first
+        ({"epochs": 0.001, "iterations": None}, None, 1),
+    ],
+)
+def test_length_in_epochs_or_iterations(changes, epochs, wanted):
+    assert iterations(replace(SCHEDULE, batch_size=40, **changes), 1000, epochs) == wanted
+
+
+@pytest.mark.shared
+def test_the_learning_rate_is_that_of_the_released_code(shared):
+    golden = json.loads((shared / "goldens/lr_schedule.json").read_text())["factor"]
+    found = {iteration: learning_rate_factor(int(iteration), 96000, 2400, 0.1) for iteration in golden}
+    assert found == pytest.approx(golden, abs=1e-9)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (5, 50), (50, 50), (3, 1)])
+def test_a_run_shorter_than_the_warm_up_has_a_learning_rate_too(total, warmup):
+    factors = [learning_rate_factor(iteration, total, warmup, 0.1) for iteration in range(1, total + 1)]
+    assert all(0 <= factor <= 1 for factor in factors)
+
+
+def test_the_curve_shows_the_schedule(run):
+    _, curve = run()
+    wanted = [2e-3 * learning_rate_factor(iteration, 8, 2, 0.1) for iteration in range(1, 9)]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(wanted)
+    assert wanted[1] == 2e-3 and wanted[-1] == 0
+
+
+# ---- batches
+
+
+def test_everyone_is_seen_once_an_epoch_in_a_new_order(store, demo_settings, monkeypatch):
+    seen = []
+    window = store.window
+    monkeypatch.setattr(store, "window", lambda row: seen.append(int(row)) or window(row))
+    for number in range(1, 9):
+        make_batch(number, store, demo_settings, size=3, seed=0)
+    epochs = [seen[first : first + 8] for first in (0, 8, 16)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 3
+    assert epochs[0] != epochs[1] != epochs[2] != list(range(8))
+
+
+def test_a_batch_larger_than_the_data_takes_people_again(store, demo_settings):
+    crops, keypoints, visible = make_batch(1, store, demo_settings, size=20, seed=0)
+    assert crops.shape == (20, 64, 64, 3) and crops.dtype == torch.uint8
+    assert keypoints.shape == (20, 17, 2) and visible.shape == (20, 17)
+
+
+def test_a_batch_depends_on_its_number_and_the_seed_alone(store, demo_settings):
+    batch = make_batch(2, store, demo_settings, size=4, seed=0)
+    make_batch(7, store, demo_settings, size=4, seed=0)
+    np.random.seed(1)
+    assert all(a.equal(b) for a, b in zip(batch, make_batch(2, store, demo_settings, size=4, seed=0)))
+    for number, seed in ((3, 0), (2, 1)):
+        assert not batch[0].equal(make_batch(number, store, demo_settings, size=4, seed=seed)[0])
+
+
+def test_every_batch_draws_its_own_variations(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "cut_crops", lambda rows, store, settings, random: (np.array(random.random()),) * 3)
+    for number, seed in ((1, 0), (2, 0), (1, 1)):
+        drawn.append(make_batch(number, range(8), None, 4, seed)[0].item())
+    assert len(set(drawn)) == 3
+
+
+# ---- the optimiser
+
+
+def test_output_norms_move_output_scale_times_as_fast():
+    model = small_network()
+    optimizer = make_optimizer(model, SCHEDULE, 1e-5)
+    others, outputs = optimizer.param_groups
+    assert (others["range"], outputs["range"]) == (1, 256)
+    assert len(outputs["params"]) == 4 * 2  # weight and bias of four heads
+    grouped = sorted(id(parameter) for parameter in others["params"] + outputs["params"])
+    assert grouped == sorted(id(parameter) for parameter in model.parameters())
+    assert others["weight_decay"] == outputs["weight_decay"] == 1e-5
+
+
+def test_the_released_recipe_changes_nothing():
+    model = small_network()
+    make_optimizer(model, replace(SCHEDULE, output_scale=1), 1e-5)
+    assert same_weights(model, small_network())
+
+
+def test_the_training_uses_each_groups_learning_rate(run):
+    model, start = small_network(), small_network()
+    make_optimizer(start, SCHEDULE, 0)  # only for its start values
+    run(replace(SCHEDULE, iterations=2, warmup=0), model=model)  # the second has learning rate 0
+    half = 2e-3 / 2  # of two iterations, after the first; Adam's first step is the learning rate
+    moved = (model.stages[0].heads[3].output_norm.weight - start.stages[0].heads[3].output_norm.weight).abs()
+    assert moved.max().item() == pytest.approx(half * 256, rel=0.01)
+    assert (model.stem.bn.weight - start.stem.bn.weight).abs().max().item() == pytest.approx(half, rel=0.01)
+
+
+def test_first_outputs_vary_as_the_targets_do(store, demo_settings):
+    model = small_network().train()
+    make_optimizer(model, SCHEDULE, 0)
+    crops, keypoints, visible = make_batch(1, store, demo_settings, size=8, seed=0)
+    with torch.no_grad():
+        heads = model.heads(normalise(crops))
+    targets = heatmap_targets(keypoints, visible, store.input_size, demo_settings.kernels)
+    for head in range(4):
+        assert 1 / 3 < heads[:, 0, head].std() / targets[:, head + 1].std() < 3
