@@ -20,7 +20,6 @@ STATE_VERSION = 1  # counts up when the state of a run, or what a run does with 
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
 PREFETCH = 4  # batches
-UNTRAINED_RANGE = 0.1  # standard deviation of the first heatmaps over the output scale, about that of the targets
 
 
 def train(model, store, settings, schedule, *, seed, train, validate=None, state=None, log=None):
@@ -115,19 +114,16 @@ def learning_rate_factor(iteration, total, warmup, warmup_factor):
 
 
 def make_optimizer(model, schedule, weight_decay):
-    """Adam as the released code has it, and outputs in the targets' range from the start.
+    """Adam as the released code has it; where schedule.output_scale is above 1, with quicker outputs.
 
     Heatmaps peak at 255, a batch norm starts at 1, and Adam moves a weight by about the learning rate a step: the last
-    batch norms alone would need thousands of steps. With schedule.output_scale s they start at s / 10 and move s times
-    as fast, as if the network gave heatmaps of s times what they say; s = 1 is the released recipe.
+    batch norms need thousands of steps to reach the targets' range. With an output_scale of s they move s times as fast,
+    as if the network gave heatmaps of s times what they say; 1 is the released recipe. They still start at 1: started
+    in the targets' range, what is noise at first costs so much that they shrink to nothing and the rest learns little.
     """
-    scale = schedule.output_scale
     outputs = [parameter for norm in model.output_norms() for parameter in norm.parameters()]
-    if scale != 1:
-        for norm in model.output_norms():
-            torch.nn.init.constant_(norm.weight, UNTRAINED_RANGE * scale)
     others = [parameter for parameter in model.parameters() if not any(parameter is output for output in outputs)]
-    groups = [{"params": others, "range": 1}, {"params": outputs, "range": scale}]
+    groups = [{"params": others, "range": 1}, {"params": outputs, "range": schedule.output_scale}]
     return torch.optim.Adam(groups, lr=schedule.learning_rate, weight_decay=weight_decay, fused=True)
 
 
