@@ -117,7 +117,7 @@ def make_optimizer(model, schedule, weight_decay):
     """Adam as the released code has it; where schedule.output_scale is above 1, with quicker outputs.
 
     Heatmaps peak at 255, a batch norm starts at 1, and Adam moves a weight by about the learning rate a step: the last
-    batch norms need thousands of steps to reach the targets' range. With an output_scale of s they move s times as fast,
+    batch norms need thousands of steps to reach the targets' range. With an output_scale of s they move s times as fast
     as if the network gave heatmaps of s times what they say; 1 is the released recipe. They still start at 1: started
     in the targets' range, what is noise at first costs so much that they shrink to nothing and the rest learns little.
     """
