@@ -143,7 +143,7 @@ class Train:
     weight_decay: Annotated[float, Field(ge=0)]
     precision: Literal["auto", "float32", "bfloat16"]
     validations: Count
-    activation_checkpointing: bool
+    activation_checkpointing: bool = False
 
 
 @dataclass(config=strict)

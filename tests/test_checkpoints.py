@@ -108,7 +108,9 @@ def test_the_golden_prm_holds(golden):
 # Round trips
 
 
-@pytest.mark.parametrize("fields", [{}, {"stages": 2}, {"block": "bottleneck"}, {"block": "bottleneck", "expansion": 4}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"stages": 2}, {"block": "bottleneck"}, {"block": "bottleneck", "expansion": 4}]
+)
 def test_to_the_released_format_and_back_is_identical(tmp_path, fields):
     model = small(**fields)
     save_checkpoint(model, tmp_path / "rsn.pth", format="rsn")
@@ -117,7 +119,12 @@ def test_to_the_released_format_and_back_is_identical(tmp_path, fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"stages": 2, "branches": 3}, {"block": "bottleneck", "expansion": 4, "stages": 2}, {**MMPOSE_PRM, "stages": 2}],
+    [
+        {},
+        {"stages": 2, "branches": 3},
+        {"block": "bottleneck", "expansion": 4, "stages": 2},
+        {**MMPOSE_PRM, "stages": 2},
+    ],
 )
 def test_to_mmpose_and_back_gives_the_same_heatmaps(tmp_path, fields):
     model = small(**fields)

@@ -119,8 +119,7 @@ class Network(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
         last = architecture.stages - 1
         self.stages = nn.ModuleList(
-            Stage(architecture, keypoints, feeds_next=stage < last)
-            for stage in range(architecture.stages)
+            Stage(architecture, keypoints, feeds_next=stage < last) for stage in range(architecture.stages)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
