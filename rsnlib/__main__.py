@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook"""
+"""python -m rsnlib demo | notebook | export"""
 
 import argparse
 import sys
@@ -22,12 +22,24 @@ def main():
     notebook.add_argument("--model")
     notebook.add_argument("--seed", type=int)
 
+    export = commands.add_parser("export", help="write trained weights as ONNX")
+    export.add_argument("weights", help="a .safetensors file of ours")
+    export.add_argument("onnx", help="the file to write")
+
     arguments = parser.parse_args()
     try:
         if arguments.command == "demo":
             from rsnlib.datasets.demo import draw_people
 
             draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
+        elif arguments.command == "export":
+            from rsnlib.deploy import export_onnx
+            from rsnlib.models.checkpoints import load_model
+
+            model = load_model(arguments.weights)
+            difference = export_onnx(model, arguments.onnx)
+            size = "x".join(map(str, model.input_size))
+            print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
         else:
             from rsnlib.pipeline import run_notebook
 

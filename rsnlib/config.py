@@ -30,7 +30,8 @@ class Architecture:
     expansion: a level's output channels over its base width (64, 128, 256, 512)
     branches: of a Res2Net or residual steps block
     branch_width: of one branch in 64ths of the block's input ("input") or the level's base width ("base")
-    attention: None or "prm", on the last stage's finest head
+    attention: what refines heatmaps: None, "prm" (the paper's), "prm-mmpose", "se" or "cbam"
+    attention_at: "last", the last stage's finest head, as in the paper, or "every" head, as in MMPose
     """
 
     block: Literal["bottleneck", "res2net", "residual_steps"] = "residual_steps"
@@ -40,7 +41,8 @@ class Architecture:
     branches: Annotated[int, Field(ge=2, le=6)] = 4
     branch_width: Annotated[int, Field(ge=1, le=64)] = 26
     width_of: Literal["input", "base"] = "input"
-    attention: Literal["prm"] | None = None
+    attention: Literal["prm", "prm-mmpose", "se", "cbam"] | None = None
+    attention_at: Literal["last", "every"] = "last"
 
 
 @dataclass(config=strict)
@@ -135,12 +137,13 @@ class Run:
 @dataclass(config=strict)
 class Train:
     """What all trainings share. epochs goes before the data set's own schedule where it is not null; validations is how
-    often the accuracy is measured on the way."""
+    often the accuracy is measured on the way; activation_checkpointing trades time for memory."""
 
     epochs: Positive | None
     weight_decay: Annotated[float, Field(ge=0)]
     precision: Literal["auto", "float32", "bfloat16"]
     validations: Count
+    activation_checkpointing: bool = False
 
 
 @dataclass(config=strict)

@@ -36,6 +36,7 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
     device = default_device()
     torch.manual_seed(seed)
     model = model.to(device, memory_format=torch.channels_last).train()
+    model.recompute(train.activation_checkpointing)
     total = iterations(schedule, len(store), train.epochs)
     validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()
     optimizer = make_optimizer(model, schedule, train.weight_decay)

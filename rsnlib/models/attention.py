@@ -1,8 +1,11 @@
-"""What refines a head's heatmaps: the paper's Pose Refine Machine."""
+"""What refines a head's heatmaps: the paper's Pose Refine Machine, and what the paper compares it with."""
 
+import torch
 from torch import nn
 
 from rsnlib.models.blocks import ConvNorm
+
+REDUCTION = 4  # of SE and CBAM; their papers' 16 would leave one channel of 17
 
 
 class PRM(nn.Module):
@@ -10,22 +13,24 @@ class PRM(nn.Module):
     by one number a channel times one number a position and channel.
 
     x: (N, K, h, w) -> (N, K, h, w)
+    shared_position: one number a position for all channels, as MMPose has it
     """
 
-    def __init__(self, keypoints):
+    def __init__(self, keypoints, shared_position=False):
         super().__init__()
         self.features = ConvNorm(keypoints, keypoints, 3)
         self.channel = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), ConvNorm(keypoints, keypoints), ConvNorm(keypoints, keypoints), nn.Sigmoid()
         )
-        self.position = nn.Sequential(
-            ConvNorm(keypoints, keypoints), ConvNorm(keypoints, keypoints, 9, groups=keypoints), nn.Sigmoid()
-        )
+        position = [ConvNorm(keypoints, keypoints), ConvNorm(keypoints, keypoints, 9, groups=keypoints)]
+        if shared_position:
+            position.append(ConvNorm(keypoints, 1))
+        self.position = nn.Sequential(*position, nn.Sigmoid())
 
     def weights(self, x):
         """The refined features and their attention: (N, K, h, w), channel (N, K, 1, 1), position (N, K, h, w)."""
         features = self.features(x)
-        return features, self.channel(features), self.position(features)
+        return features, self.channel(features), self.position(features).expand_as(features)
 
     def forward(self, x):
         features, channel, position = self.weights(x)
@@ -35,3 +40,49 @@ class PRM(nn.Module):
     def output_norm(self):
         """The batch norm that sets the range of the output."""
         return self.features.bn
+
+
+class SE(nn.Module):
+    """Squeeze and excitation (Hu et al., CVPR 2018): one weight a channel.
+
+    x: (N, K, h, w) -> (N, K, h, w)
+    """
+
+    def __init__(self, keypoints):
+        super().__init__()
+        self.channel = bottleneck_weights(keypoints)
+
+    def forward(self, x):
+        return x * self.channel(x.mean(dim=(2, 3), keepdim=True)).sigmoid()
+
+
+class CBAM(nn.Module):
+    """Convolutional block attention (Woo et al., ECCV 2018): one weight a channel, then one a position, each from the
+    mean and the maximum.
+
+    x: (N, K, h, w) -> (N, K, h, w)
+    """
+
+    def __init__(self, keypoints):
+        super().__init__()
+        self.channel = bottleneck_weights(keypoints)
+        self.position = ConvNorm(2, 1, 7, relu=False)
+
+    def forward(self, x):
+        mean, highest = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        x = x * (self.channel(mean) + self.channel(highest)).sigmoid()
+        mean, highest = x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
+        return x * self.position(torch.cat([mean, highest], dim=1)).sigmoid()
+
+
+def bottleneck_weights(channels):
+    """Two 1x1 convolutions through fewer channels: (N, channels, 1, 1) -> (N, channels, 1, 1), before the sigmoid."""
+    fewer = max(1, channels // REDUCTION)
+    return nn.Sequential(nn.Conv2d(channels, fewer, 1), nn.ReLU(inplace=True), nn.Conv2d(fewer, channels, 1))
+
+
+def make_attention(attention, keypoints):
+    """The refinement of one head, by its name in rsnlib.config.Architecture."""
+    if attention == "prm-mmpose":
+        return PRM(keypoints, shared_position=True)
+    return {"prm": PRM, "se": SE, "cbam": CBAM}[attention](keypoints)

@@ -1,7 +1,10 @@
 """The residual blocks of the paper: bottleneck, Res2Net and Residual Steps."""
 
+import contextlib
+
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ConvNorm(nn.Module):
@@ -61,12 +64,43 @@ class Res2Net(nn.Module):
         first, *rest = x.chunk(len(self.convolutions) + 1, dim=1)
         outputs = [first]
         for part, convolution in zip(rest, self.convolutions, strict=True):
-            # the first branch has no convolution, so the second starts from its own part alone
             outputs.append(convolution(part + outputs[-1]))
         return torch.cat(outputs, dim=1)
 
 
-class Residual(nn.Module):
+class Recomputable(nn.Module):
+    """A module that may forget its inner activations in training and compute them again on the way back: less memory,
+    a second forward pass, the same gradients and running statistics. `recompute` says whether it does."""
+
+    recompute = False
+
+    def __call__(self, *inputs):
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return super().__call__(*inputs)
+        return checkpoint(super().__call__, *inputs, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self):
+        """Around the first and around the second pass."""
+        return contextlib.nullcontext(), self._keep_statistics()
+
+    @contextlib.contextmanager
+    def _keep_statistics(self):
+        """The second pass sees the same batch: it must not count twice in the running statistics."""
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+BRANCHES = {"res2net": Res2Net, "residual_steps": ResidualSteps}
+
+
+class Residual(Recomputable):
     """1x1 convolution, `middle`, 1x1 convolution, plus the input (projected where the shape changes), ReLU.
 
     x: (N, in_channels, h, w) -> (N, out_channels, h / stride, w / stride)
@@ -92,13 +126,12 @@ def make_block(block, in_channels, channels, stride, expansion, branches, branch
     branch_width: of one branch, in 64ths of the block's input channels (width_of="input", as in the released code) or
         of the level's base width (width_of="base")
     """
-    out_channels = channels * expansion
     if block == "bottleneck":
-        reduce = ConvNorm(in_channels, channels)
-        middle = ConvNorm(channels, channels, 3, stride)
-        return Residual(in_channels, out_channels, stride, reduce, middle, ConvNorm(channels, out_channels, relu=False))
-    width = (in_channels if width_of == "input" else channels) * branch_width // 64
-    middle = {"res2net": Res2Net, "residual_steps": ResidualSteps}[block](branches, width)
-    reduce = ConvNorm(in_channels, branches * width, 1, stride)
-    expand = ConvNorm(branches * width, out_channels, relu=False)
-    return Residual(in_channels, out_channels, stride, reduce, middle, expand)
+        inner = channels
+        reduce, middle = ConvNorm(in_channels, inner), ConvNorm(inner, inner, 3, stride)
+    else:
+        width = (in_channels if width_of == "input" else channels) * branch_width // 64
+        inner = branches * width
+        reduce, middle = ConvNorm(in_channels, inner, 1, stride), BRANCHES[block](branches, width)
+    out_channels = channels * expansion
+    return Residual(in_channels, out_channels, stride, reduce, middle, ConvNorm(inner, out_channels, relu=False))

@@ -1,0 +1,87 @@
+"""What a network costs, beside what was published, and how far its blocks see."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rsnlib.models.blocks import BRANCHES, ConvNorm
+from rsnlib.models.network import Network
+
+PUBLISHED = Path(__file__).parent / "published.csv"
+INPUT = (256, 192)
+
+
+def cost(architecture, keypoints=17, input_size=INPUT):
+    """(parameters, multiply-adds for one crop) of a network: torch's flop counter on a network without memory."""
+    with torch.device("meta"):
+        model = Network(architecture, keypoints, input_size).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.heads(torch.empty(1, 3, *input_size))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
+
+
+def networks(models):
+    """The networks of params.yaml and their cost: a data frame, one row a network and input size.
+
+    models: {name: Architecture}
+    columns: model, input (height x width), parameters and multiply_adds (of all heads, 17 keypoints), published
+        (multiply-adds; NaN where nobody published any) and ratio, ours over published
+    """
+    published = pd.read_csv(PUBLISHED).query("source == 'paper'").dropna(subset="gflops")
+    published = published.groupby(["model", "input"]).gflops.first()
+    rows = []
+    for name, architecture in models.items():
+        sizes = {INPUT} | {_size(text) for model, text in published.index if model == name}
+        for input_size in sorted(sizes):
+            text = "x".join(map(str, input_size))
+            parameters, multiply_adds = cost(architecture, 17, input_size)
+            theirs = 1e9 * published.get((name, text), float("nan"))
+            rows.append((name, text, parameters, multiply_adds, theirs, multiply_adds / theirs))
+    return pd.DataFrame(rows, columns=["model", "input", "parameters", "multiply_adds", "published", "ratio"])
+
+
+def _size(text):
+    """(256, 192) of "256x192"."""
+    return tuple(int(side) for side in text.split("x"))
+
+
+def receptive_fields(models):
+    """The sizes of the receptive fields that reach the end of each branch of a block, measured on the block's input:
+    a data frame, one row a kind of block, one column a branch.
+
+    models: {name: Architecture}; their different blocks are listed once
+    """
+    blocks = dict.fromkeys((a.block, 1 if a.block == "bottleneck" else a.branches) for a in models.values())
+    rows = []
+    for block, branches in sorted(blocks):
+        counts = paths(block, branches)
+        sizes = [", ".join(str(2 * steps + 1) for steps in line.nonzero().flatten().tolist()) for line in counts]
+        rows.append({"block": block, "branches": branches} | dict(enumerate(sizes, 1)))
+    return pd.DataFrame(rows).fillna("")
+
+
+def paths(block, branches):
+    """How many ways lead through n 3x3 convolutions from the input of a block to the end of each branch, (branches, n):
+    the receptive field of such a way is 2n + 1.
+
+    The block itself counts them. Its input holds one way at place 0, every 3x3 convolution moves all ways one place on,
+    and where the block adds two signals, it adds their ways.
+    """
+    middle = nn.Sequential(ConvNorm(1, 1, 3) if block == "bottleneck" else BRANCHES[block](branches, 1))
+    for name, module in list(middle.named_modules()):
+        if isinstance(module, ConvNorm):
+            middle.set_submodule(name, OneFurther())
+    longest = 2 * branches
+    start = torch.zeros(1, branches, 1, longest)
+    start[..., 0] = 1
+    return middle(start)[0, :, 0].int()
+
+
+class OneFurther(nn.Module):
+    """Stands for a 3x3 convolution in `paths`."""
+
+    def forward(self, ways):
+        return ways.roll(1, dims=-1)
