@@ -17,8 +17,8 @@ def main():
     demo.add_argument("--seed", type=int, default=0)
 
     notebook = commands.add_parser("notebook", help="execute a notebook of the pipeline and make its page")
-    notebook.add_argument("name", help="prepare, train, evaluate, tables or figures")
-    notebook.add_argument("--dataset", required=True)
+    notebook.add_argument("name", help="prepare, train, evaluate, tables, figures or networks")
+    notebook.add_argument("--dataset")
     notebook.add_argument("--model")
     notebook.add_argument("--seed", type=int)
 

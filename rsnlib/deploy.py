@@ -6,7 +6,6 @@ import io
 import logging
 
 import numpy as np
-import onnxruntime
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,9 +27,9 @@ def fuse(model):
 
 
 def export_onnx(model, path):
-    """Write `model`, fused, as ONNX: `images` (N, 3, H, W) as the network takes them -> `heatmaps` (N, K, H / 4, W / 4),
+    """Write `model`, fused, as ONNX: `images` (N, 3, H, W) as the network takes them, `heatmaps` (N, K, H / 4, W / 4)
     for any N and the model's own input size. The file appears only after onnxruntime has computed the network's
-    heatmaps with it, on random images, to 1e-4 of their peak; returns the largest difference as a fraction of that peak.
+    heatmaps with it, on random images, to 1e-4 of their peak; returns the largest difference over that peak.
     """
     fused = fuse(model).cpu()
     images = torch.randn(2, 3, *model.input_size)
@@ -55,6 +54,8 @@ def export_onnx(model, path):
 
 def _difference(contents, model):
     """How far an ONNX file is from the network, over the highest peak, on a batch of another size."""
+    import onnxruntime  # here, so that training does without it
+
     session = onnxruntime.InferenceSession(contents, providers=["CPUExecutionProvider"])
     images = torch.randn(3, 3, *model.input_size)
     with torch.no_grad():

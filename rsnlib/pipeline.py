@@ -13,6 +13,7 @@ import torch
 from dvclive import Live
 from nbconvert import HTMLExporter
 
+from rsnlib import cost
 from rsnlib.augment import reach
 from rsnlib.config import load_params, project_root
 from rsnlib.crops import CropStore, normalise, read_image, write_crop_store
@@ -204,6 +205,30 @@ def tables(dataset):
     return table, text
 
 
+def networks():
+    """Write the tables of what every network of params.yaml costs and how far its blocks see; returns both."""
+    models = load_params().models
+    table = cost.networks(models)
+    table = pd.DataFrame(
+        {
+            "model": table["model"],
+            "input": table["input"],
+            "parameters (M)": table["parameters"] / 1e6,
+            "multiply-adds (G)": table["multiply_adds"] / 1e9,
+            "published (G)": table["published"] / 1e9,
+            "ratio": table["ratio"],
+        }
+    )
+    fields = cost.receptive_fields(models)
+    fields.columns = [f"branch {name}" if isinstance(name, int) else name for name in fields.columns]
+    folder = project_root() / "results" / "networks"
+    text = "Cost of every network of params.yaml for one person; published: the paper's GFLOPs."
+    write_table(table, folder, "networks", text, decimals=3)
+    text = "Receptive fields, in cells of the block's input, that reach the end of each branch of a block."
+    write_table(fields, folder, "receptive-fields", text)
+    return table, fields
+
+
 def save_figure(figure, dataset, name):
     """Keep a figure as results/<dataset>/figures/<name>, a .png, or a .jpg where it is of photographs."""
     path = results_path(dataset, "figures", name)
@@ -236,14 +261,14 @@ def heads_of(dataset, model, seed, person, keypoint):
 def run_notebook(name, parameters):
     """Execute notebooks/<name>.ipynb with papermill: the executed copy goes to work/, a page of it to results/.
 
-    parameters: dataset, and model and seed where the notebook is about one run. Output appears on the terminal as it
-    comes. A UserError inside the notebook is raised here, with its message alone.
+    parameters: dataset where the notebook is about one, model and seed where it is about one run. Output appears on
+    the terminal as it comes. A UserError inside the notebook is raised here, with its message alone.
     """
     root = project_root()
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise UserError(f"{source}: no such notebook")
-    where = Path(parameters["dataset"], name)
+    where = Path(parameters.get("dataset", ""), name)
     if "model" in parameters:
         where /= run_name(parameters["model"], parameters["seed"])
     executed = root / "work" / "notebooks" / f"{where}.ipynb"

@@ -51,11 +51,13 @@ def base_model(name):
     return name if name.endswith("-mmpose") else name.split("-")[0]
 
 
-def write_table(table, folder, name, caption):
+def write_table(table, folder, name, caption, decimals=1):
     """`table` as <name>.md, .csv and .tex (booktabs) in `folder`; the caption says what the reader sees."""
     folder = Path(folder)
     numbers = table.select_dtypes("float").columns
-    shown = table.assign(**{column: table[column].map("{:.1f}".format, na_action="ignore") for column in numbers})
+    shown = table.assign(
+        **{column: table[column].map(f"{{:.{decimals}f}}".format, na_action="ignore") for column in numbers}
+    )
     shown = shown.astype(object).where(shown.notna(), "")
     with whole_file(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")

@@ -163,7 +163,7 @@ def test_written_files_have_the_names_and_shapes_of_the_original(shared, tmp_pat
 
 def test_our_own_file_says_what_it_is(tmp_path):
     model = small(stages=2, attention="se", attention_at="every")
-    save_model(model, tmp_path / "ours.safetensors", dataset="demo", params="0123456789ab")
+    save_model(model, tmp_path / "ours.safetensors", {"dataset": "demo", "params": "0123456789ab"})
     again = load_model(tmp_path / "ours.safetensors")
     assert again.architecture == model.architecture
     assert (again.keypoints, again.input_size) == (5, SMALL)

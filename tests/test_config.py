@@ -179,7 +179,7 @@ def test_an_architecture_needs_only_what_differs():
     assert found == Architecture("bottleneck", (3, 4, 6, 3), expansion=4)
 
 
-@pytest.mark.parametrize("changes", [{"branches": 1}, {"attention": "cbam"}, {"width_of": 26}, {"depth": [2, 2, 2, 2]}])
+@pytest.mark.parametrize("changes", [{"branches": 1}, {"attention": "eca"}, {"width_of": 26}, {"depth": [2, 2, 2, 2]}])
 def test_an_architectures_mistake_is_named(changes):
     with pytest.raises(UserError, match=f"^model: {next(iter(changes))}: "):
         parse(Architecture, changes, "model")

@@ -26,8 +26,9 @@ def code(notebook):
 
 
 def parameters(notebook):
-    (cell,) = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
-    return {target.id for line in ast.parse(cell.source).body for target in line.targets}
+    """The names that the notebook's parameters cell sets."""
+    cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    return {target.id for cell in cells for line in ast.parse(cell.source).body for target in line.targets}
 
 
 def test_it_is_committed_without_outputs(notebook):
@@ -46,10 +47,6 @@ def test_it_starts_with_a_title_and_what_the_reader_will_see(notebook):
     assert title.startswith("# ") and len(" ".join(text).split()) >= 8
 
 
-def test_it_runs_for_any_data_set(notebook):
-    assert "dataset" in parameters(notebook)
-
-
 def test_every_notebook_is_a_stage():
     assert {path.stem for path in NOTEBOOKS} == set(STAGES)
 
@@ -57,11 +54,11 @@ def test_every_notebook_is_a_stage():
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_calls_its_notebook_with_its_parameters(stage):
     command = STAGES[stage]["cmd"]
-    name = re.match(r"python -m rsnlib notebook (\w+) ", command)[1]
+    name = re.match(r"python -m rsnlib notebook (\w+)", command)[1]
     given = set(re.findall(r"--(\w+)", command))
     assert f"notebooks/{name}.ipynb" in STAGES[stage]["deps"]
     assert parameters(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)) == given
-    assert given == set(STAGES[stage]["matrix"])
+    assert given == set(STAGES[stage].get("matrix", {}))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -57,12 +57,12 @@ def same_weights(model, other):
 
 def test_the_loss_falls(run):
     rows = []
-    model, curve = run(replace(SCHEDULE, iterations=24), log=rows.append)
+    model, curve = run(replace(SCHEDULE, iterations=96), log=rows.append)
     losses = [row["loss"] for row in curve]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     assert rows == curve
-    assert [row["iteration"] for row in curve] == list(range(1, 25))
-    assert curve[-1]["epoch"] == 24 * 4 / 8
+    assert [row["iteration"] for row in curve] == list(range(1, 97))
+    assert curve[-1]["epoch"] == 96 * 4 / 8
     assert not model.training
 
 

@@ -172,7 +172,7 @@ def _foreign_shape(name, shape):
 
 
 def _folded_bias(name):
-    """Whether MMPose leaves this bias out: that of a convolution before a batch norm (PRM's linear layers have theirs)."""
+    """Whether MMPose leaves this bias out: it does before a batch norm, but not in PRM's linear layers."""
     return re.search(r"\.conv\d?\.bias$", name) is not None
 
 
