@@ -6,9 +6,10 @@ import numpy as np
 
 from rsnlib.datasets import annotations_path
 from rsnlib.metrics.coco import coco_ap, coco_results
+from rsnlib.metrics.oks import nms, oks, suppress
 from rsnlib.metrics.pck import pck, pckh
 
-__all__ = ["accuracy", "coco_ap", "coco_results", "headline", "pck", "pckh"]
+__all__ = ["accuracy", "coco_ap", "coco_results", "headline", "nms", "oks", "pck", "pckh", "suppress"]
 
 
 def accuracy(settings, root, people, keypoints, scores):
