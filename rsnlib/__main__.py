@@ -1,6 +1,7 @@
-"""python -m rsnlib demo | notebook | export"""
+"""python -m rsnlib demo | notebook | evaluate | submit | export"""
 
 import argparse
+import json
 import sys
 
 from rsnlib.runtime import UserError
@@ -26,6 +27,19 @@ def main():
     export.add_argument("weights", help="a .safetensors file of ours")
     export.add_argument("onnx", help="the file to write")
 
+    evaluate = commands.add_parser("evaluate", help="judge trained weights, or an ensemble of several")
+    evaluate.add_argument("weights", nargs="+", help=".safetensors files of ours")
+    evaluate.add_argument("--dataset", required=True, help="a data set of params.yaml")
+    evaluate.add_argument("--split", help="val2017, test-dev2017, ...; by default the data set's validation split")
+    evaluate.add_argument("--detections", help="a detector's boxes, a COCO results JSON")
+    evaluate.add_argument("-o", "--output", metavar="RESULTS", help="a COCO results JSON to write")
+
+    submit = commands.add_parser("submit", help="make the zip that COCO's evaluation server takes")
+    submit.add_argument("results", help="a COCO results JSON")
+    submit.add_argument("--split", required=True, help="val2017, test-dev2017 or test-challenge2017")
+    submit.add_argument("--algorithm", required=True, help="the name under which the server lists it")
+    submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
+
     arguments = parser.parse_args()
     try:
         if arguments.command == "demo":
@@ -40,6 +54,22 @@ def main():
             difference = export_onnx(model, arguments.onnx)
             size = "x".join(map(str, model.input_size))
             print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
+        elif arguments.command == "evaluate":
+            from rsnlib.pipeline import evaluate_weights
+            from rsnlib.runtime import write_json
+
+            chosen = arguments.dataset, arguments.split, arguments.detections
+            results, figures = evaluate_weights(arguments.weights, *chosen)
+            if arguments.output:
+                write_json(arguments.output, results)
+            found = f"{len(results)} people; {arguments.split} has no annotations to judge them by"
+            print(json.dumps(figures, indent=2) if figures else found)
+        elif arguments.command == "submit":
+            from rsnlib.submission import check_submission, write_submission
+
+            path = write_submission(arguments.results, arguments.split, arguments.algorithm, arguments.output)
+            check_submission(path)
+            print(path)
         else:
             from rsnlib.pipeline import run_notebook
 

@@ -1,6 +1,7 @@
 """params.yaml as frozen dataclasses: the only configuration there is. A wrong or unknown key is an error naming it."""
 
 import json
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -148,9 +149,20 @@ class Train:
 
 @dataclass(config=strict)
 class Evaluate:
-    """flip_test: average the heatmaps with those of the mirrored crop."""
+    """How every run is judged.
+
+    flip_test: average the heatmaps with those of the mirrored crop
+    decoding: the paper's quarter of a cell, or DARK's second-order refinement
+    nms: suppression by object keypoint similarity, for COCO's format, and its threshold; null: none, as in the paper
+    detections: for a data set in COCO's format, a detector's boxes to judge it on instead of the true ones: a COCO
+        results JSON below the data set's root
+    """
 
     flip_test: bool
+    decoding: Literal["quarter", "dark"] = "quarter"
+    nms: Literal["hard", "soft"] | None = None
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
+    detections: dict[Name, str] = field(default_factory=dict)
 
 
 @dataclass(config=strict)
@@ -188,6 +200,9 @@ def load_params(path=None):
         params.dataset(dataset)
     for model in params.run.models:
         params.model(model)
+    for dataset in params.evaluate.detections:
+        if params.dataset(dataset).reader != "coco":
+            raise UserError(f"{path}: evaluate.detections.{dataset}: detections are for data sets in COCO's format")
     return params
 
 

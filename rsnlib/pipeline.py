@@ -16,13 +16,22 @@ from nbconvert import HTMLExporter
 from rsnlib import cost
 from rsnlib.augment import reach
 from rsnlib.config import load_params, project_root
-from rsnlib.crops import CropStore, normalise, read_image, write_crop_store
-from rsnlib.datasets import read_people
-from rsnlib.metrics import accuracy, coco_results, headline
+from rsnlib.crops import (
+    CropStore,
+    crop_matrix,
+    evaluation_region,
+    normalise,
+    read_image,
+    transform,
+    warp,
+    write_crop_store,
+)
+from rsnlib.datasets import read_detections, read_people
+from rsnlib.metrics import accuracy, coco_results, headline, suppress
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import predict_store
-from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json
+from rsnlib.predict import Poses, predict_people, predict_store
+from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
 from rsnlib.tables import caption, results_table, write_table
 from rsnlib.train import STATE_VERSION, cut_crops
 from rsnlib.train import train as train_model
@@ -70,10 +79,11 @@ def load_run(dataset, model, seed):
 
 
 def load_poses(dataset, model, seed):
-    """Keypoints (P, K, 2) and scores (P, K) of a run on the validation people, in the order of their crop store."""
+    """Everyone a run predicted for the validation pictures: image ids (P,) and Poses."""
     results = read_json(predictions_path(dataset, model, seed))
     values = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)
-    return values[..., :2], values[..., 2]
+    image_ids, boxes, score = (np.array([result[key] for result in results]) for key in ("image_id", "box", "score"))
+    return image_ids, Poses(values[..., :2], values[..., 2], boxes, score)
 
 
 def prepare(dataset):
@@ -148,17 +158,70 @@ def load_curve(dataset, model, seed):
 
 
 def evaluate(dataset, model, seed):
-    """Judge one run on the validation people; returns its figures."""
+    """Judge one run on the validation people, or in the boxes of evaluate.detections; returns its figures."""
     params = load_params()
-    settings = params.dataset(dataset)
-    network = load_run(dataset, model, seed)
-    store = load_store(dataset, "val")
-    keypoints, scores = predict_store(network, store, params.evaluate.flip_test, settings.blur)
-    figures = accuracy(settings, project_root(), store.people, keypoints, scores)
-    people = store.people
-    write_json(predictions_path(dataset, model, seed), coco_results(people.image_ids, keypoints, scores, people.scores))
+    settings, options = params.dataset(dataset), params.evaluate
+    network = load_run(dataset, model, seed).to(default_device())
+    how = options.flip_test, settings.blur, options.decoding
+    if dataset in options.detections:
+        people = evaluation_people(dataset)
+        predicted = predict_people([network], people, settings.enlarge, *how)
+    else:
+        store = load_store(dataset, "val")
+        people = store.people
+        predicted = predict_store(network, store, *how)
+    results, figures = judge(settings, options, people, *predicted)
+    write_json(predictions_path(dataset, model, seed), results)
     write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
     return figures
+
+
+def evaluation_people(dataset, split=None, detections=None):
+    """The people of a data set to judge a network on: those of a split's annotations or, where there are detections,
+    those in the detector's boxes.
+
+    split: None: the validation split; detections: a path, None: what evaluate.detections has for the data set
+    """
+    params = load_params()
+    settings = params.dataset(dataset)
+    folder, split = project_root() / settings.root, split or settings.splits["val"]
+    if detections is None and dataset in params.evaluate.detections:
+        detections = folder / params.evaluate.detections[dataset]
+    if detections is None:
+        return read_people(folder, settings.reader, split, settings.unusable)
+    if settings.reader != "coco":
+        raise UserError(f"{detections}: detections are for data sets in COCO's format, which {dataset} is not")
+    return read_detections(detections, folder, split)
+
+
+def judge(settings, options, people, keypoints, scores, annotated=True):
+    """Predictions in COCO's results format and their figures (None of people who are not annotated), after the
+    suppression that `options`, config.Evaluate, ask for."""
+    if options.nms and settings.reader == "coco":
+        people, keypoints, scores = suppress(people, keypoints, scores, options.nms, options.nms_threshold)
+    results = coco_results(people.image_ids, keypoints, scores, people.scores, people.boxes)
+    return results, accuracy(settings, project_root(), people, keypoints, scores) if annotated else None
+
+
+def evaluate_weights(weights, dataset, split=None, detections=None):
+    """Judge one network, or several as an ensemble, on the `evaluation_people` of a data set of params.yaml: their
+    predictions in COCO's results format, and figures, None for a test split of COCO.
+
+    weights: paths of files of ours; their input sizes may differ but for the aspect
+    """
+    params = load_params()
+    settings, options = params.dataset(dataset), params.evaluate
+    models = [load_model(path).to(default_device()) for path in weights]
+    people = evaluation_people(dataset, split, detections)
+    for model, path in zip(models, weights):
+        if model.keypoints != len(people.skeleton):
+            raise UserError(f"{path}: has {model.keypoints} keypoints, {dataset} {len(people.skeleton)}")
+    how = options.flip_test, settings.blur, options.decoding
+    predicted = predict_people(models, people, settings.enlarge, *how)
+    if split is not None:
+        settings = replace(settings, splits=settings.splits | {"val": split})
+    annotated = not str(settings.splits["val"]).startswith("test")
+    return judge(settings, options, people, *predicted, annotated)
 
 
 def load_figures(dataset):
@@ -200,7 +263,7 @@ def tables(dataset):
     settings = load_params().dataset(dataset)
     people = len(CropStore(crops_path(dataset, "val")))
     table = results_table(load_figures(dataset), dataset, settings)
-    text = caption(dataset, settings, people, machine())
+    text = caption(dataset, settings, people, machine(), detected=dataset in load_params().evaluate.detections)
     write_table(table, results_path(dataset, "tables"), "results", text)
     return table, text
 
@@ -238,13 +301,32 @@ def save_figure(figure, dataset, name):
 
 def pictures(dataset, model, seed, count):
     """The first validation pictures with a run's poses: image, keypoints (P, K, 2) and boxes (P, 4) of each."""
-    people = load_store(dataset, "val").people
-    keypoints, _ = load_poses(dataset, model, seed)
+    image_ids, poses = load_poses(dataset, model, seed)
     found = []
-    for image in np.unique(people.images)[:count]:
-        here = people.images == image
-        found.append((read_image(image), keypoints[here], people.boxes[here]))
+    for image_id, path in list(picture_paths(dataset).items())[:count]:
+        here = image_ids == image_id
+        found.append((read_image(path), poses.keypoints[here], poses.boxes[here]))
     return found
+
+
+def picture_paths(dataset):
+    """The pictures of the validation people, in order: {image id: path}."""
+    people = load_store(dataset, "val").people
+    paths, first = np.unique(people.images, return_index=True)
+    return dict(zip(people.image_ids[first].tolist(), paths.tolist()))
+
+
+def predicted_crops(dataset, model, seed, count):
+    """The first of a run's predictions in the crops they were made of: crops (N, H, W, 3), keypoints (N, K, 2) in them
+    and scores (N, K)."""
+    settings = load_params().dataset(dataset)
+    image_ids, poses = load_poses(dataset, model, seed)
+    paths = picture_paths(dataset)
+    rows = [row for row, image_id in enumerate(image_ids) if image_id in paths][:count]
+    region = evaluation_region(poses.boxes[rows], settings.input_size, settings.enlarge)
+    matrices = crop_matrix(*region, 0, settings.input_size)
+    crops = warp([read_image(paths[image_id]) for image_id in image_ids[rows]], matrices, settings.input_size)
+    return crops.numpy(), transform(matrices, poses.keypoints[rows]), poses.scores[rows]
 
 
 def heads_of(dataset, model, seed, person, keypoint):

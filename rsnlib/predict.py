@@ -1,10 +1,15 @@
 """Crops to heatmaps, a picture and boxes to poses."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
+from tqdm.auto import tqdm
 
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
@@ -38,7 +43,7 @@ def predict_heatmaps(model, crops, mirrored=None):
     return (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2
 
 
-def predict_store(model, store, flip_test=True, blur=5):
+def predict_store(model, store, flip_test=True, blur=5, decoding="quarter"):
     """Keypoints (P, K, 2) in picture pixels and scores (P, K) of everyone in an evaluation crop store."""
     mirrored = store.people.skeleton.mirrored if flip_test else None
     keypoints, scores = [], []
@@ -46,10 +51,57 @@ def predict_store(model, store, flip_test=True, blur=5):
         rows = range(first, min(first + BATCH, len(store)))
         heatmaps = predict_heatmaps(model, np.stack([store.window(row) for row in rows]), mirrored)
         region = store.center[rows], store.scale[rows]
-        positions, values = decode_heatmaps(heatmaps, *region, store.input_size, blur)
+        positions, values = decode_heatmaps(heatmaps, *region, store.input_size, blur, decoding)
         keypoints.append(positions)
         scores.append(values)
     return np.concatenate(keypoints), np.concatenate(scores)
+
+
+@torch.no_grad()
+def predict_people(models, people, enlarge, flip_test=True, blur=5, decoding="quarter"):
+    """Keypoints (P, K, 2) in picture pixels and scores (P, K) of people in their boxes, cut from the pictures as
+    `predict_store`'s crops are, a batch at a time.
+
+    models: one network or, as an ensemble, several; their heatmaps are averaged before decoding. Input sizes may differ
+        but for their aspect: the heatmaps are resized, bilinearly, to the largest
+    enlarge: fractions of width and height by which the boxes grow
+    """
+    sizes = [tuple(model.input_size) for model in models]
+    largest = max(sizes)
+    if any(height * largest[1] != width * largest[0] for height, width in sizes):
+        shown = ", ".join(f"{height}x{width}" for height, width in sizes)
+        raise UserError(f"an ensemble's networks must see crops of one aspect, height to width, not {shown}")
+    mirrored = people.skeleton.mirrored if flip_test else None
+    center, scale = evaluation_region(people.boxes, largest, enlarge)
+    matrices = {size: crop_matrix(center, scale, 0, size) for size in sizes}
+    keypoints = np.zeros((len(people), len(people.skeleton), 2))
+    scores = np.zeros(keypoints.shape[:2])
+    order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
+    picture = lru_cache(maxsize=os.cpu_count())(read_image)
+
+    def cut(row):
+        image = picture(people.images[row])
+        return {size: warp([image], matrix[row : row + 1], size)[0] for size, matrix in matrices.items()}
+
+    with ThreadPoolExecutor() as pool, tqdm(total=len(people), unit="person", desc="poses") as bar:
+        for first in range(0, len(people), BATCH):
+            rows = order[first : first + BATCH]
+            crops = list(pool.map(cut, rows))
+            each = [
+                predict_heatmaps(model, torch.stack([crop[size] for crop in crops]), mirrored)
+                for model, size in zip(models, sizes)
+            ]
+            heatmaps = average_heatmaps(each)
+            decoded = decode_heatmaps(heatmaps, center[rows], scale[rows], largest, blur, decoding)
+            keypoints[rows], scores[rows] = decoded
+            bar.update(len(rows))
+    return keypoints, scores
+
+
+def average_heatmaps(heatmaps):
+    """The mean (N, K, h, w) of several networks' heatmaps of the same crops, at the size of the largest."""
+    largest = max(heatmaps, key=lambda each: each.shape[2]).shape[2:]
+    return torch.stack([interpolate(each, size=largest, mode="bilinear") for each in heatmaps]).mean(dim=0)
 
 
 def predict(model, image, boxes=None, flip_test=True):

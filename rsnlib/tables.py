@@ -71,11 +71,12 @@ def write_table(table, folder, name, caption, decimals=1):
         file.write(style.to_latex(column_format=align, hrules=True, caption=text))
 
 
-def caption(dataset, settings, people, machine):
-    """What a results table says of itself."""
+def caption(dataset, settings, people, machine, detected=False):
+    """What a results table says of itself. detected: whether the boxes were a detector's."""
     drawn = " Drawn people, a short recipe: these numbers say nothing about COCO." if dataset == "demo" else ""
     unit = "object keypoint similarity" if settings.reader == "coco" else "the share of correct keypoints"
+    boxes = "a detector's boxes" if detected else "true boxes"
     return (
-        f"Rows of `this run`: {dataset}, {people} validation people, by {unit}, per cent; {machine}.{drawn} "
+        f"Rows of `this run`: {dataset}, {people} validation people in {boxes}, by {unit}, per cent; {machine}.{drawn} "
         "Other rows: as published."
     )

@@ -108,6 +108,12 @@ def test_an_unknown_key_is_named(load_changed, level):
         ("train.epochs", True),
         ("evaluate.flip_test", "yes"),
         ("evaluate.flip_test", 1),
+        ("evaluate.decoding", "third"),
+        ("evaluate.nms", "firm"),
+        ("evaluate.nms_threshold", 0),
+        ("evaluate.nms_threshold", 1.5),
+        ("evaluate.detections", {"coco": 3}),
+        ("evaluate.detections", "boxes.json"),
     ],
 )
 def test_a_wrong_value_is_named(load_changed, key, value):
@@ -134,6 +140,12 @@ def test_names_that_make_no_file_names_are_refused(load_changed, section, name):
 def test_what_is_run_must_exist(load_changed, section):
     with pytest.raises(UserError, match=f"{section} has no 'rsn19'; it has .*(rsn18|coco)"):
         load_changed(["run", section], ["rsn19"])
+
+
+@pytest.mark.parametrize(("dataset", "message"), [("cocoa", "has no 'cocoa'"), ("lspet", "evaluate.detections.lspet")])
+def test_detections_must_be_of_a_data_set_in_cocos_format(load_changed, dataset, message):
+    with pytest.raises(UserError, match=message):
+        load_changed(["evaluate", "detections"], {dataset: "boxes.json"})
 
 
 def test_several_mistakes_are_all_named(load_changed):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rsnlib import skeletons
 from rsnlib.crops import crop_matrix, invert, transform
@@ -84,6 +86,52 @@ def test_targets_decode_to_the_keypoints_they_were_made_of():
     wanted = transform(invert(crop_matrix(center, scale, 0, SIZE)), in_crop)
     cell = scale[:, None] / [48, 64]
     assert (np.abs(keypoints - wanted) <= 0.75 * cell + 1e-9).all()  # half a cell of rounding, a quarter of shift
+
+
+def gaussians(centers, deviation=2.0, height=200.0):
+    """Heatmaps (N, 1, 64, 48) of Gaussians around centers (N, 2), x and y in cells."""
+    rows, columns = np.mgrid[:64, :48]
+    square = (columns - centers[:, 0, None, None]) ** 2 + (rows - centers[:, 1, None, None]) ** 2
+    return torch.from_numpy(height * np.exp(-square / (2 * deviation**2)))[:, None]
+
+
+def errors(heatmaps, centers, decoding, blur=5):
+    """Distances (N,) from the centers, in cells."""
+    whole = {name: np.repeat(WHOLE[name], len(centers), axis=0) for name in ("center", "scale")}
+    keypoints, _ = decode_heatmaps(heatmaps, **whole, input_size=SIZE, blur=blur, decoding=decoding)
+    return np.linalg.norm((keypoints[:, 0] - 2) / 4 - centers, axis=1)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1, 3), st.sampled_from([5, 7, 9]))
+@settings(max_examples=25, deadline=None)
+def test_second_order_refinement_finds_the_centre_of_a_gaussian_between_cells(seed, deviation, blur):
+    centers = np.random.default_rng(seed).uniform([9, 9], [38, 54], (40, 2))
+    heatmaps = gaussians(centers, deviation)
+    refined = errors(heatmaps, centers, "dark", blur)
+    assert refined.max() < 0.02
+    assert refined.mean() < errors(heatmaps, centers, "quarter", blur).mean() / 10
+
+
+def test_second_order_refinement_withstands_noise():
+    random = np.random.default_rng(0)
+    centers = random.uniform([9, 9], [38, 54], (500, 2))
+    heatmaps = gaussians(centers) + torch.from_numpy(random.normal(0, 4, (500, 1, 64, 48)))
+    assert errors(heatmaps, centers, "dark").mean() < 0.6 * errors(heatmaps, centers, "quarter").mean()
+
+
+@pytest.mark.parametrize("decoding", ["quarter", "dark"])
+@pytest.mark.parametrize("column", [0, 47])
+@pytest.mark.parametrize("row", [0, 63])
+def test_a_gaussian_in_the_corner_is_decoded_there(column, row, decoding):
+    centers = np.array([[column, row]], float)
+    assert errors(gaussians(centers), centers, decoding) < 1.5
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -3.0])
+def test_second_order_refinement_of_what_has_no_peak_stays_in_the_crop(value):
+    keypoints, scores = decode_heatmaps(torch.full((1, 2, 64, 48), value), **WHOLE, decoding="dark")
+    assert np.isfinite(keypoints).all() and (keypoints >= 0).all() and (keypoints < [192, 256]).all()
+    np.testing.assert_allclose(scores, value / 255 + 0.5)
 
 
 def test_mirroring_twice_changes_nothing():

@@ -71,6 +71,23 @@ def test_figures_of_real_people_are_those_of_pycocotools(shared):
     assert 0.2 < figures["APM"] < figures["APL"] < 1
 
 
+@pytest.mark.shared
+def test_dropped_and_duplicated_people_are_judged_as_by_pycocotools(shared):
+    people = read_people(shared / "data/coco", "coco", "val2017")
+    annotations = shared / "data/coco/annotations/person_keypoints_val2017.json"
+    every = coco_ap(jittered(people, 4), annotations)
+    random = np.random.default_rng(1)
+    rows = np.flatnonzero(random.random(len(people)) < 0.7)  # a third dropped
+    rows = np.concatenate([rows, random.choice(rows, 40)])  # others found twice, jittered otherwise
+    results = jittered(people.take(rows), 4)
+    for boxes in (None, people.boxes[rows]):  # our own key beside COCO's changes nothing
+        for result, box in zip(results, boxes if boxes is not None else []):
+            result["box"] = box.tolist()
+        figures = coco_ap(results, annotations)
+        assert list(figures.values()) == by_pycocotools(results, annotations).tolist()
+        assert figures["AP"] < every["AP"] and figures["AR"] < every["AR"]
+
+
 def test_results_are_read_from_a_file_too(demo_val, tmp_path):
     people, annotations = demo_val
     (tmp_path / "results.json").write_text(json.dumps(jittered(people, 3)))

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from rsnlib.datasets import coco, lspet, mpii
+from rsnlib.datasets.detections import read_detections
 from rsnlib.datasets.people import People, check_images, summary
 from rsnlib.runtime import UserError
 
-__all__ = ["People", "annotations_path", "check_images", "read_people", "summary"]
+__all__ = ["People", "annotations_path", "check_images", "read_detections", "read_people", "summary"]
 
 # reader: how it reads, its annotations and its images below the data set's root
 READERS = {

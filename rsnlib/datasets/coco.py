@@ -22,7 +22,7 @@ def read(annotations_file, images_folder, split):
     `split` is already in both paths. Raises UserError where the file as a whole is not COCO's.
     """
     content = read_json(annotations_file)
-    images = _images_by_id(annotations_file, _records(annotations_file, content, "images"))
+    images = images_by_id(annotations_file, content)
     person_category = _person_category(annotations_file, _records(annotations_file, content, "categories"))
 
     rows, unusable, seen = [], [], set()
@@ -48,9 +48,10 @@ def _records(file, content, key):
     return records
 
 
-def _images_by_id(file, records):
+def images_by_id(file, content):
+    """The `images` of a COCO file: {id: {"file_name": ..., "height": ..., "width": ...}}."""
     images = {}
-    for index, image in enumerate(records):
+    for index, image in enumerate(_records(file, content, "images")):
         if type(image.get("id")) is not int:
             raise UserError(f"{file}: images[{index}]: key `id` is missing or not a whole number")
         if image["id"] in images:

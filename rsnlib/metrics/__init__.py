@@ -6,9 +6,23 @@ import numpy as np
 
 from rsnlib.datasets import annotations_path
 from rsnlib.metrics.coco import coco_ap, coco_results
+from rsnlib.metrics.errors import keypoint_errors, repair_gains
+from rsnlib.metrics.oks import nms, oks, suppress
 from rsnlib.metrics.pck import pck, pckh
 
-__all__ = ["accuracy", "coco_ap", "coco_results", "headline", "pck", "pckh"]
+__all__ = [
+    "accuracy",
+    "coco_ap",
+    "coco_results",
+    "headline",
+    "keypoint_errors",
+    "nms",
+    "oks",
+    "pck",
+    "pckh",
+    "repair_gains",
+    "suppress",
+]
 
 
 def accuracy(settings, root, people, keypoints, scores):

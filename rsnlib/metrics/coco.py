@@ -12,12 +12,14 @@ FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL
 PERSON = 1
 
 
-def coco_results(image_ids, keypoints, scores, box_scores):
+def coco_results(image_ids, keypoints, scores, box_scores, boxes=None):
     """COCO's results format: a dict a person, its score the box's times the mean keypoint score.
 
     image_ids: (P,), keypoints: (P, K, 2) in picture pixels, scores: (P, K), box_scores: (P,)
+    boxes: (P, 4), kept as "box" beside what COCO asks for ("bbox" would change what pycocotools takes a person's area
+        for); None: not kept
     """
-    return [
+    results = [
         {
             "image_id": int(image_id),
             "category_id": PERSON,
@@ -26,6 +28,10 @@ def coco_results(image_ids, keypoints, scores, box_scores):
         }
         for image_id, points, values, box_score in zip(image_ids, keypoints, scores, box_scores, strict=True)
     ]
+    if boxes is not None:
+        for result, box in zip(results, boxes.tolist(), strict=True):
+            result["box"] = box
+    return results
 
 
 def coco_ap(results, annotations):

@@ -1,0 +1,82 @@
+"""A detector's boxes as People."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rsnlib.datasets.coco import images_by_id
+from rsnlib.datasets.people import (
+    Person,
+    Unusable,
+    check_images,
+    checked_box,
+    finite_numbers,
+    image_inside,
+    people_from_rows,
+    whole_number,
+)
+from rsnlib.runtime import UserError, read_json
+from rsnlib.skeletons import COCO
+
+PERSON = 1  # COCO's category
+
+
+def read_detections(path, root, split):
+    """People found by a detector in the images of a split of the COCO data set in folder `root`, in the file's order:
+    without keypoints, `scores` the detector's, `areas` the boxes', `ids` the entries of the file, from 1.
+
+    path: a COCO results JSON: a list of {image_id, category_id, bbox, score}; other categories are passed over
+    split: "val2017", or, of pictures without annotations, "test-dev2017" or "test-challenge2017"
+
+    Raises UserError for a malformed file, where it names the entry, and for images that are missing or broken.
+    """
+    listing, folder = split_files(root, split)
+    images = images_by_id(listing, read_json(listing))
+    detections = read_json(path)
+    if not isinstance(detections, list):
+        raise UserError(f"{path}: not a list of detections; is it a COCO results file?")
+    rows, scores = [], []
+    for index, detection in enumerate(detections):
+        try:
+            if not isinstance(detection, dict):
+                raise Unusable("not an object with image_id, category_id, bbox and score")
+            if whole_number(detection.get("category_id"), "category_id") != PERSON:
+                continue
+            rows.append(_read_detection(index + 1, detection, images, listing, folder))
+            scores.append(finite_numbers([detection.get("score")], 1, "score")[0])
+        except Unusable as reason:
+            raise UserError(f"{path}: entry {index}: {reason}") from None
+    if not rows:
+        raise UserError(f"{path}: not a single person (category_id {PERSON}) among {len(detections)} detections")
+    people = replace(people_from_rows(COCO, rows, ()), scores=np.array(scores))
+    for image, reason in check_images(people):
+        raise UserError(f"{image}: {reason}")
+    return people
+
+
+def split_files(root, split):
+    """The file that lists a split's images, and their folder. COCO's test splits have no annotations, and share one."""
+    root = Path(root)
+    if split.startswith("test"):
+        return root / "annotations" / f"image_info_{split}.json", root / "images" / f"test{split[-4:]}"
+    return root / "annotations" / f"person_keypoints_{split}.json", root / "images" / split
+
+
+def _read_detection(entry, detection, images, listing, folder):
+    image_id = whole_number(detection.get("image_id"), "image_id")
+    if image_id not in images:
+        raise Unusable(f"image_id {image_id} is not among the images of {listing}")
+    image = images[image_id]
+    image_size = tuple(whole_number(image.get(side), f"its image's {side}") for side in ("height", "width"))
+    box = checked_box(finite_numbers(detection.get("bbox"), 4, "bbox"), image_size)
+    return Person(
+        id=entry,
+        image_id=image_id,
+        image=image_inside(folder, image.get("file_name")),
+        image_size=image_size,
+        box=box,
+        keypoints=np.zeros((len(COCO), 2)),
+        visible=np.zeros(len(COCO)),
+        area=box[2] * box[3],
+    )

@@ -1,0 +1,247 @@
+"""Networks and ensembles judged in true and in a detector's boxes, cut from the pictures."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from rsnlib import pipeline
+from rsnlib.__main__ import main
+from rsnlib.crops import CropStore, write_crop_store
+from rsnlib.datasets import read_detections, read_people
+from rsnlib.metrics import coco_ap
+from rsnlib.models.checkpoints import save_model
+from rsnlib.models.zoo import create_model
+from rsnlib.predict import average_heatmaps, predict_people, predict_store
+from rsnlib.runtime import UserError
+from rsnlib.submission import check_submission, write_submission
+
+DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+
+
+def network(size, seed=0):
+    """The smallest network there is, untrained, for crops of that height and width."""
+    torch.manual_seed(seed)
+    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1]}, 17, size).eval()
+
+
+# ---- a detector's boxes
+
+
+@pytest.fixture
+def detected(demo_folder, tmp_path):
+    """A function: a file of one detection of each drawn validation person, its last changed; and those people."""
+    people = read_people(demo_folder, "coco", "val2017")
+    detections = [
+        {"image_id": image_id, "category_id": 1, "bbox": box, "score": 0.9}
+        for image_id, box in zip(people.image_ids.tolist(), people.boxes.tolist())
+    ]
+
+    def write(**changes):
+        detections[-1].update(changes)
+        path = tmp_path / "detections.json"
+        path.write_text(json.dumps(detections))
+        return path, people
+
+    return write
+
+
+def test_detections_are_people_without_keypoints(detected, demo_folder):
+    path, people = detected(score=0.25)
+    found = read_detections(path, demo_folder, "val2017")
+    np.testing.assert_array_equal(found.boxes, people.boxes)
+    np.testing.assert_array_equal(found.images, people.images)
+    np.testing.assert_array_equal(found.image_sizes, people.image_sizes)
+    assert found.scores.tolist() == [0.9, 0.9, 0.9, 0.25] and not found.visible.any()
+    np.testing.assert_array_equal(found.areas, people.boxes[:, 2] * people.boxes[:, 3])
+
+
+def test_other_categories_are_passed_over(detected, demo_folder):
+    path, _ = detected(category_id=18)
+    assert len(read_detections(path, demo_folder, "val2017")) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 999}, "image_id 999 is not among the images of .*val2017.json"),
+        ({"image_id": "1"}, "image_id: '1' is not a whole number"),
+        ({"category_id": None}, "category_id: None is not a whole number"),
+        ({"bbox": [1, 2, 3]}, "bbox: a list of 3 where a list of 4 numbers belongs"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "bbox: nan is not a finite number"),
+        ({"bbox": [1, 2, 0, 5]}, "box has no area"),
+        ({"bbox": [9999, 2, 5, 5]}, "box lies wholly outside its image"),
+        ({"score": "high"}, "score: 'high' is not a finite number"),
+    ],
+)
+def test_a_malformed_detection_is_named(detected, demo_folder, changes, message):
+    path, _ = detected(**changes)
+    with pytest.raises(UserError, match=f"detections.json: entry 3: {message}"):
+        read_detections(path, demo_folder, "val2017")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "not a list of detections"),
+        ("[3]", "entry 0: not an object"),
+        ("[]", "not a single person"),
+        ("[", "not readable as JSON"),
+    ],
+)
+def test_a_file_that_is_no_detections_is_named(demo_folder, tmp_path, content, message):
+    (tmp_path / "some.json").write_text(content)
+    with pytest.raises(UserError, match=f"some.json: {message}"):
+        read_detections(tmp_path / "some.json", demo_folder, "val2017")
+
+
+def test_test_splits_are_listed_without_annotations(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images/test2017").mkdir(parents=True)
+    Image.new("RGB", (60, 80)).save(tmp_path / "images/test2017/7.png")
+    listing = {"images": [{"id": 7, "file_name": "7.png", "height": 80, "width": 60}], "categories": []}
+    (tmp_path / "annotations/image_info_test-dev2017.json").write_text(json.dumps(listing))
+    detection = {"image_id": 7, "category_id": 1, "bbox": [5, 5, 40, 60], "score": 0.5}
+    (tmp_path / "boxes.json").write_text(json.dumps([detection]))
+    people = read_detections(tmp_path / "boxes.json", tmp_path, "test-dev2017")
+    assert people.image_ids.tolist() == [7]
+
+    (tmp_path / "images/test2017/7.png").unlink()
+    with pytest.raises(UserError, match="7.png: no such file"):
+        read_detections(tmp_path / "boxes.json", tmp_path, "test-dev2017")
+
+
+# ---- crops cut from the pictures
+
+
+@pytest.mark.parametrize("decoding", ["quarter", "dark"])
+def test_people_are_predicted_as_their_crop_store_is(demo_folder, tmp_path, decoding):
+    people = read_people(demo_folder, "coco", "train2017")
+    model = network((64, 64))
+    write_crop_store(tmp_path / "store", people, (64, 64), (0.09, 0.135))
+    store = CropStore(tmp_path / "store")
+    keypoints, scores = predict_people([model], store.people, (0.09, 0.135), decoding=decoding)
+    wanted = predict_store(model, store, decoding=decoding)
+    np.testing.assert_allclose(keypoints, wanted[0], atol=1e-3)
+    np.testing.assert_allclose(scores, wanted[1], atol=1e-6)
+
+
+def test_more_people_than_a_batch_keep_their_order(demo_folder):
+    people = read_people(demo_folder, "coco", "val2017")
+    rows = np.random.default_rng(0).integers(0, 4, 70)
+    keypoints, scores = predict_people([network((32, 32))], people, (0.1, 0.1), flip_test=False)
+    many, many_scores = predict_people([network((32, 32))], people.take(rows), (0.1, 0.1), flip_test=False)
+    np.testing.assert_allclose(many, keypoints[rows], atol=1e-3)
+    np.testing.assert_allclose(many_scores, scores[rows], atol=1e-6)
+
+
+# ---- ensembles
+
+
+def test_heatmaps_of_other_sizes_are_averaged_where_they_show_the_same():
+    small, large = torch.zeros(1, 1, 64, 48), torch.zeros(1, 1, 96, 72)
+    small[0, 0, 20, 10] = large[0, 0, 30, 15] = 200.0  # the same place of the crop to two thirds of a cell
+    averaged = average_heatmaps([small, large])
+    assert averaged.shape == (1, 1, 96, 72)
+    row, column = divmod(int(averaged.argmax()), 72)
+    assert (row, column) == (30, 15)
+    ramp = torch.arange(64.0)[:, None].expand(1, 1, 64, 48)
+    inner = average_heatmaps([ramp, torch.zeros(1, 1, 96, 72)])[0, 0, 2:-2, 0]
+    # cell i of the larger covers (i + 0.5) / 1.5 - 0.5 of the smaller's
+    torch.testing.assert_close(inner, ((torch.arange(2.0, 94) + 0.5) / 1.5 - 0.5) / 2)
+
+
+def test_an_ensemble_of_one_network_twice_is_that_network(demo_folder):
+    people = read_people(demo_folder, "coco", "val2017")
+    model = network((64, 64))
+    alone, twice = (predict_people(models, people, (0.1, 0.1)) for models in ([model], [model, model]))
+    np.testing.assert_allclose(twice[0], alone[0], atol=1e-3)
+    np.testing.assert_allclose(twice[1], alone[1], atol=1e-6)
+
+
+def test_an_ensemble_of_other_aspects_is_refused(demo_folder):
+    people = read_people(demo_folder, "coco", "val2017")
+    with pytest.raises(UserError, match="one aspect.*64x64, 128x96"):
+        predict_people([network((64, 64)), network((128, 96))], people, (0.1, 0.1))
+
+
+# ---- whole evaluations
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, committed):
+    """A function: make a folder with params.yaml the working directory, in it `evaluate` and a COCO data set there."""
+    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+
+    def make(root, **evaluate):
+        values["datasets"]["coco"]["root"] = str(root)
+        values["evaluate"] |= evaluate
+        YAML(typ="safe").dump(values, tmp_path / "params.yaml")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return make
+
+
+def saved(folder, *sizes):
+    paths = [folder / f"{index}.safetensors" for index in range(len(sizes))]
+    for seed, (path, size) in enumerate(zip(paths, sizes)):
+        save_model(network(size, seed), path)
+    return list(map(str, paths))
+
+
+def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, monkeypatch, capsys):
+    folder = project(demo_folder)
+    weights = saved(folder, (256, 192), (384, 288))
+    monkeypatch.setattr(sys, "argv", ["rsnlib", "evaluate", *weights, "--dataset", "coco", "-o", "results.json"])
+    main()
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 <= figures["AP"] <= 1
+    assert figures == coco_ap(folder / "results.json", demo_folder / "annotations/person_keypoints_val2017.json")
+    small, large, both = (
+        np.array([result["score"] for result in pipeline.evaluate_weights(paths, "coco")[0]])
+        for paths in (weights[:1], weights[1:], weights)
+    )
+    assert not np.allclose(both, small) and not np.allclose(both, large)
+
+
+@pytest.mark.shared
+def test_a_real_detectors_boxes_run_through_the_whole_evaluation(shared, project):
+    folder = project(shared / "data/coco", detections={"coco": DETECTIONS})
+    entries = json.loads((shared / "data/coco" / DETECTIONS).read_text())
+    people = pipeline.evaluation_people("coco")
+    assert len(people) == len(entries) == 118 and people.image_count == 4
+    assert people.scores.tolist() == [entry["score"] for entry in entries]
+
+    results, figures = pipeline.evaluate_weights(saved(folder, (128, 96)), "coco")
+    assert set(figures) >= {"AP", "ARL"} and len(results) == 118
+    for result, entry in zip(results, entries):
+        assert result["image_id"] == entry["image_id"] and result["box"] == entry["bbox"]
+        assert result["score"] == pytest.approx(entry["score"] * np.mean(result["keypoints"][2::3]))
+    (folder / "results.json").write_text(json.dumps(results))
+    check_submission(write_submission(folder / "results.json", "val2017", "RSN", folder))
+
+
+def test_suppression_takes_a_box_that_was_found_twice(demo_folder, detected, project):
+    path, people = detected()
+    twice = [entry | {"score": score} for score in (0.9, 0.5) for entry in json.loads(path.read_text())]
+    path.write_text(json.dumps(twice))
+    folder = project(demo_folder, nms="hard")
+    weights = saved(folder, (64, 64))
+    results, figures = pipeline.evaluate_weights(weights, "coco", detections=path)
+    assert len(results) == len(people)
+    project(demo_folder, nms=None)
+    assert len(pipeline.evaluate_weights(weights, "coco", detections=path)[0]) == 2 * len(people)
+    project(demo_folder, nms="soft")
+    softened = sorted(result["score"] for result in pipeline.evaluate_weights(weights, "coco", detections=path)[0])
+    assert len(softened) == 2 * len(people) and softened[-1] == max(result["score"] for result in results)
+
+
+def test_detections_are_for_cocos_format(project, demo_folder):
+    project(demo_folder, detections={"mpii": "boxes.json"})
+    with pytest.raises(UserError, match="evaluate.detections.mpii"):
+        pipeline.evaluation_people("coco")
