@@ -69,6 +69,15 @@ def load_run(dataset, model, seed):
     return load_model(weights_path(dataset, model, seed))
 
 
+def trained():
+    """{data set and run: path} of all weights that trainings left, the newest first."""
+    folder = project_root() / "work" / "models"
+    paths = sorted(folder.glob("*/*.safetensors"), key=lambda path: -path.stat().st_mtime)
+    if not paths:
+        raise UserError(f"{folder}: no weights; the stage `train` writes them")
+    return {f"{path.parent.name} {path.stem}": path for path in paths}
+
+
 def load_poses(dataset, model, seed):
     """Keypoints (P, K, 2) and scores (P, K) of a run on the validation people, in the order of their crop store."""
     results = read_json(predictions_path(dataset, model, seed))
