@@ -2,9 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +23,7 @@ from rsnlib.predict import Poses, predict
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
 
+ROOT = Path(__file__).parent.parent
 RGB = np.array([[[10, 20, 30], [200, 100, 50]]], np.uint8)
 GREY = np.array([[7, 250]], np.uint8)
 GREY_AS_RGB = np.repeat(GREY[..., None], 3, axis=2)
@@ -90,6 +94,16 @@ def test_a_picture_cut_short_is_refused(draw_dot, tmp_path):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (90, 60), (300, 200)])
 def test_where_nobody_is_found_the_whole_picture_is_the_box(shape):
     assert find_people(np.full((*shape, 3), 90, np.uint8)).tolist() == [[0, 0, shape[1], shape[0]]]
+
+
+@pytest.mark.shared
+def test_an_upright_person_in_a_real_photo_is_found(shared):
+    found = find_people(read_picture(shared / "data/coco/images/val2017/000000397133.jpg"))
+    truth = np.array([388.66, 69.92, 109.41, 277.62])  # as annotated
+    shared_area = np.minimum(found[:, :2] + found[:, 2:], truth[:2] + truth[2:]) - np.maximum(found[:, :2], truth[:2])
+    shared_area = shared_area.clip(0).prod(axis=1)
+    overlap = shared_area / (found[:, 2:].prod(axis=1) + truth[2:].prod() - shared_area)
+    assert overlap.max() > 0.7
 
 
 def boxes_json(path, contents):
@@ -304,3 +318,24 @@ def test_the_command_does_what_it_can_and_reports_the_rest(draw_dot, moving, tmp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.jpg", "pixel.jpg", "poses.json"}
     results = json.loads((tmp_path / "out/poses.json").read_text())
     assert [result["file_name"] for result in results] == ["good.png", "pixel.png"]
+
+
+# --- for a person ----------------------------------------------------------------------------------------------------
+
+
+def test_the_notebook_shows_poses_of_the_newest_run(demo_folder, tmp_path, monkeypatch):
+    (tmp_path / "data").symlink_to(demo_folder.parent)
+    (tmp_path / "params.yaml").write_text("")
+    weights = tmp_path / "work/models/demo/rsn18-0.safetensors"
+    save_model(create_model("rsn18", 17, (64, 64)), weights, {"skeleton": "coco"})
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    executed = tmp_path / "predict.ipynb"
+    papermill.execute_notebook(
+        str(ROOT / "notebooks/predict.ipynb"), str(executed), cwd=tmp_path, kernel_name="python3", progress_bar=False
+    )
+    outputs = [output for cell in nbformat.read(executed, 4).cells for output in cell.get("outputs", [])]
+    kinds = [set(output.get("data", {})) for output in outputs]
+    assert sum("image/png" in kind for kind in kinds) == 2  # poses, heatmaps
+    assert sum("text/html" in kind for kind in kinds) == 1  # scores
+    assert sum("application/vnd.jupyter.widget-view+json" in kind for kind in kinds) == 2
