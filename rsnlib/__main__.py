@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | evaluate | submit | export"""
+"""python -m rsnlib demo | notebook | evaluate | submit | predict | export"""
 
 import argparse
 import json
@@ -23,6 +23,12 @@ def main():
     notebook.add_argument("--model")
     notebook.add_argument("--seed", type=int)
 
+    predict = commands.add_parser("predict", help="draw the poses of people in pictures and videos")
+    predict.add_argument("weights", help="a .safetensors file of ours")
+    predict.add_argument("inputs", nargs="+", metavar="input", help="a picture, a video, or a folder of these")
+    predict.add_argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
+    predict.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to; must be new or empty")
+
     export = commands.add_parser("export", help="write trained weights as ONNX")
     export.add_argument("weights", help="a .safetensors file of ours")
     export.add_argument("onnx", help="the file to write")
@@ -46,6 +52,14 @@ def main():
             from rsnlib.datasets.demo import draw_people
 
             draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
+        elif arguments.command == "predict":
+            from rsnlib.models.checkpoints import load_model
+            from rsnlib.overlays import predict_files
+
+            model = load_model(arguments.weights)
+            problems = predict_files(model, arguments.inputs, arguments.output, arguments.boxes)
+            if problems:
+                raise UserError("\nerror: ".join(problems))
         elif arguments.command == "export":
             from rsnlib.deploy import export_onnx
             from rsnlib.models.checkpoints import load_model

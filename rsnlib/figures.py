@@ -27,7 +27,7 @@ def draw_skeleton(axes, keypoints, visible, skeleton, width=2.0):
     """
     keypoints, visible = np.asarray(keypoints), np.asarray(visible)
     limbs = [(a, b) for a, b in skeleton.limbs if visible[a] > 0 and visible[b] > 0]
-    colors = [SIDES[_limb_side(skeleton, a, b)] for a, b in limbs]
+    colors = [SIDES[limb_side(skeleton, a, b)] for a, b in limbs]
     segments = [keypoints[[a, b]] for a, b in limbs]
     axes.add_collection(LineCollection(segments, colors="black", linewidths=width + 1, alpha=0.4))
     axes.add_collection(LineCollection(segments, colors=colors, linewidths=width))
@@ -44,7 +44,8 @@ def draw_skeleton(axes, keypoints, visible, skeleton, width=2.0):
         )
 
 
-def _limb_side(skeleton, a, b):
+def limb_side(skeleton, a, b):
+    """'left', 'right' or 'middle': where the limb between two keypoints belongs."""
     sides = {skeleton.side(a), skeleton.side(b)} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 

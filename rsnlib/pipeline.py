@@ -78,12 +78,21 @@ def load_run(dataset, model, seed):
     return load_model(weights_path(dataset, model, seed))
 
 
+def trained():
+    """{data set and run: path} of all weights that trainings left, the newest first."""
+    folder = project_root() / "work" / "models"
+    paths = sorted(folder.glob("*/*.safetensors"), key=lambda path: -path.stat().st_mtime)
+    if not paths:
+        raise UserError(f"{folder}: no weights; the stage `train` writes them")
+    return {f"{path.parent.name} {path.stem}": path for path in paths}
+
+
 def load_poses(dataset, model, seed):
     """Everyone a run predicted for the validation pictures: image ids (P,) and Poses."""
     results = read_json(predictions_path(dataset, model, seed))
     values = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)
     image_ids, boxes, score = (np.array([result[key] for result in results]) for key in ("image_id", "box", "score"))
-    return image_ids, Poses(values[..., :2], values[..., 2], boxes, score)
+    return image_ids, Poses(values[..., :2], values[..., 2], boxes, score / values[..., 2].mean(axis=1), score)
 
 
 def prepare(dataset):

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
+from rsnlib.pictures import Detections, check_boxes, find_people, read_picture
 from rsnlib.runtime import UserError, default_device
 from rsnlib.skeletons import SKELETONS
 
@@ -21,11 +22,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Poses:
-    """P people: keypoints (P, K, 2) in picture pixels, their scores (P, K), boxes (P, 4), score (P,) of each person."""
+    """P people: keypoints (P, K, 2) in picture pixels and their scores (P, K), boxes (P, 4) and their scores (P,), and
+    the score (P,) of each person: the box's times the mean of the keypoints'."""
 
     keypoints: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray
+    box_scores: np.ndarray
     score: np.ndarray
 
 
@@ -108,44 +111,45 @@ def predict(model, image, boxes=None, flip_test=True):
     """The poses of people in a picture, best with boxes around them.
 
     model: as load_model gives it
-    image: a path, or RGB uint8 (H, W, 3)
-    boxes: (P, 4) x, y, width, height in pixels; None: one box, the whole picture
+    image: a path, a PIL image or an array, as `rsnlib.pictures.read_picture` takes it
+    boxes: (P, 4) x, y, width, height in pixels, or (P, 5) with a score; or the path of a detector's results, as
+        `rsnlib.pictures.Detections` reads them; None: OpenCV's people detector, `rsnlib.pictures.find_people`
     """
-    if isinstance(image, (str, Path)):
-        image = read_image(image)
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(f"image: must be RGB uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    boxes = _checked_boxes([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes)
-    about = getattr(model, "about", {})
-    mirrored = _skeleton(model, about).mirrored if flip_test else None
-    center, scale = evaluation_region(boxes, model.input_size, about.get("enlarge", (0.09, 0.135)))
-    matrices = crop_matrix(center, scale, 0, model.input_size)
+    picture = read_picture(image)
+    if isinstance(boxes, (str, Path)):
+        name = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)
+        if not name:
+            raise UserError(f"{boxes}: tells pictures by their file names, and this one has none; give its path")
+        boxes = Detections(boxes).of(name, picture)
+    boxes = check_boxes(find_people(picture) if boxes is None else boxes, picture)
+    boxes, box_scores = boxes[:, :4], boxes[:, 4]
+    crops, center, scale = cut_boxes(model, picture, boxes)
+    mirrored = skeleton_of(model).mirrored if flip_test else None
+    blur = getattr(model, "about", {}).get("blur", 5)
     keypoints = np.zeros((len(boxes), model.keypoints, 2))
     scores = np.zeros((len(boxes), model.keypoints))
     model = model.to(default_device()).eval()
     for first in range(0, len(boxes), BATCH):
         rows = slice(first, first + BATCH)
-        crops = warp([image] * len(boxes[rows]), matrices[rows], model.input_size)
-        heatmaps = predict_heatmaps(model, crops, mirrored)
-        decoded = decode_heatmaps(heatmaps, center[rows], scale[rows], model.input_size, about.get("blur", 5))
-        keypoints[rows], scores[rows] = decoded
-    return Poses(keypoints, scores, boxes, scores.mean(axis=1))
+        heatmaps = predict_heatmaps(model, crops[rows], mirrored)
+        keypoints[rows], scores[rows] = decode_heatmaps(heatmaps, center[rows], scale[rows], model.input_size, blur)
+    return Poses(keypoints, scores, boxes, box_scores, box_scores * scores.mean(axis=1))
 
 
-def _checked_boxes(boxes):
-    """Boxes as (P, 4) float64."""
-    try:
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    except (TypeError, ValueError):
-        raise UserError("boxes: each must be four numbers: x, y, width, height") from None
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= 0).any():
-        raise UserError("boxes: each must be four numbers: x, y, width, height, the last two above 0")
-    return boxes
+def cut_boxes(model, picture, boxes):
+    """What a network sees of each box (P, 4) of an RGB picture: crops (P, H, W, 3) uint8, their center and scale."""
+    about = getattr(model, "about", {})
+    center, scale = evaluation_region(boxes, model.input_size, about.get("enlarge", (0.09, 0.135)))
+    matrices = crop_matrix(center, scale, 0, model.input_size)
+    crops = np.zeros((len(boxes), *model.input_size, 3), np.uint8)
+    for row in range(len(boxes)):  # one at a time: `warp` copies the picture for each
+        crops[row] = warp([picture], matrices[row : row + 1], model.input_size)[0].numpy()
+    return crops, center, scale
 
 
-def _skeleton(model, about):
+def skeleton_of(model):
     """The skeleton that a network was trained on or, where it does not say, the one with its number of keypoints."""
+    about = getattr(model, "about", {})
     if "skeleton" in about:
         return SKELETONS[about["skeleton"]]
     fitting = [skeleton for skeleton in SKELETONS.values() if len(skeleton) == model.keypoints]

@@ -72,6 +72,12 @@ def test_without_boxes_the_whole_picture_is_one(draw_dot):
     np.testing.assert_allclose(poses.keypoints[0], np.tile([40, 60], (17, 1)), atol=6)
 
 
+def test_a_persons_score_is_the_boxs_times_the_keypoints_mean(draw_dot):
+    poses = predict(SeesBrightness(), draw_dot(200, 240, *DOT), [[100, 60, 60, 80, 0.25]])
+    np.testing.assert_array_equal(poses.box_scores, [0.25])
+    np.testing.assert_allclose(poses.score, 0.25 * poses.scores.mean(axis=1))
+
+
 def test_more_boxes_than_a_batch_give_as_many_poses(draw_dot):
     picture = draw_dot(200, 240, *DOT)
     poses = predict(SeesBrightness(), picture, BOXES * 12)
@@ -80,7 +86,9 @@ def test_more_boxes_than_a_batch_give_as_many_poses(draw_dot):
 
 
 def test_no_boxes_give_no_poses(draw_dot):
-    assert predict(SeesBrightness(), draw_dot(200, 240, *DOT), []).keypoints.shape == (0, 17, 2)
+    poses = predict(SeesBrightness(), draw_dot(200, 240, *DOT), [])
+    assert poses.keypoints.shape == (0, 17, 2) and poses.scores.shape == (0, 17)
+    assert poses.boxes.shape == (0, 4) and poses.box_scores.shape == poses.score.shape == (0,)
 
 
 def test_the_flip_test_averages_with_the_mirrored_crop():
@@ -118,16 +126,16 @@ def test_a_store_is_predicted_as_its_pictures_are(draw_dot, make_people, tmp_pat
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((20, 20), np.uint8),  # grey
-        np.zeros((20, 20, 4), np.uint8),
         np.zeros((20, 20, 3), np.float32),
         np.zeros((2, 20, 20, 3), np.uint8),
+        np.zeros((0, 20, 3), np.uint8),
+        None,
         "nowhere.jpg",
     ],
-    ids=["grey", "alpha", "float", "batch", "path"],
+    ids=["float", "batch", "empty", "none", "path"],
 )
 def test_what_is_no_picture_is_refused(image):
-    with pytest.raises(UserError, match="image: must be RGB uint8|nowhere.jpg: no such file"):
+    with pytest.raises(UserError, match="image: must be|nowhere.jpg: no such file"):
         predict(SeesBrightness(), image)
 
 
@@ -139,6 +147,23 @@ def test_what_is_no_picture_is_refused(image):
 def test_what_is_no_box_is_refused(boxes):
     with pytest.raises(UserError, match="boxes: each must be four numbers"):
         predict(SeesBrightness(), np.zeros((20, 20, 3), np.uint8), boxes)
+
+
+@pytest.mark.parametrize("box", [[20, 0, 5, 5], [0, 20, 5, 5], [-5, 0, 5, 5], [0, -9, 5, 5]])
+def test_a_box_outside_the_picture_is_refused(box):
+    with pytest.raises(UserError, match=r"wholly outside the picture \(20 x 20 pixels\)"):
+        predict(SeesBrightness(), np.zeros((20, 20, 3), np.uint8), [[0, 0, 20, 20], box])
+
+
+def test_a_box_may_reach_out_of_the_picture(draw_dot):
+    poses = predict(SeesBrightness(), draw_dot(60, 60, 50, 30), [[30, 0, 60, 60]])
+    assert poses.boxes.tolist() == [[30, 0, 60, 60]]
+    np.testing.assert_allclose(poses.keypoints[0], np.tile([50, 30], (17, 1)), atol=4)
+
+
+def test_a_picture_of_one_pixel_has_poses():
+    poses = predict(SeesBrightness(), np.full((1, 1, 3), 200, np.uint8))
+    assert poses.boxes.tolist() == [[0, 0, 1, 1]] and np.isfinite(poses.keypoints).all()
 
 
 def test_a_network_of_no_known_skeleton_is_refused():
