@@ -245,3 +245,33 @@ def test_detections_are_for_cocos_format(project, demo_folder):
     project(demo_folder, detections={"mpii": "boxes.json"})
     with pytest.raises(UserError, match="evaluate.detections.mpii"):
         pipeline.evaluation_people("coco")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"nms": "hard", "decoding": "dark", "detections": {"coco": "detections.json"}}]
+)
+def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, detected, project, options):
+    folder = project(demo_folder, **options)
+    _, people = detected()
+    for split in ("train", "val"):
+        write_crop_store(pipeline.crops_path("coco", split), people, (256, 192), (0.09, 0.135))
+    entries = json.loads((folder / "detections.json").read_text())
+    (demo_folder / "detections.json").write_text(json.dumps(entries + entries))
+    pipeline.weights_path("coco", "res18", 0).parent.mkdir(parents=True)
+    save_model(network((256, 192)), pipeline.weights_path("coco", "res18", 0))
+
+    figures = pipeline.evaluate("coco", "res18", 0)
+    (demo_folder / "detections.json").unlink()
+    predictions = pipeline.predictions_path("coco", "res18", 0)
+    assert figures == coco_ap(predictions, demo_folder / "annotations/person_keypoints_val2017.json")
+    image_ids, poses = pipeline.load_poses("coco", "res18", 0)
+    assert sorted(image_ids) == sorted(people.image_ids) and len(poses.boxes) == len(people)
+    crops, keypoints, scores = pipeline.predicted_crops("coco", "res18", 0, count=3)
+    assert crops.shape == (3, 256, 192, 3) and keypoints.shape == (3, 17, 2) and scores.shape == (3, 17)
+    assert (keypoints >= 0).all() and (keypoints < [192, 256]).all()
+    if not options:
+        store = pipeline.load_store("coco", "val")
+        windows = np.array([store.window(row) for row in range(3)], int)
+        assert np.abs(crops - windows).max() <= 1  # a grey level, for the rounding of a picture among others
+    (picture, *_), *_ = pipeline.pictures("coco", "res18", 0, count=2)
+    assert picture.ndim == 3
