@@ -376,7 +376,7 @@ def run_notebook(name, parameters):
             stderr_file=sys.stderr,
             coalesce_streams=True,
             # photographs: JPEG keeps the pages small
-            extra_arguments=["--IPKernelApp.log_level=ERROR", "--InlineBackend.figure_formats=jpeg"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--InlineBackend.figure_formats=jpeg"],
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == "UserError":
