@@ -386,6 +386,7 @@ def run_notebook(name, parameters):
     write_page(executed, root / "results" / f"{where}.html")
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -403,7 +404,11 @@ def write_page(notebook, path):
     contents = nbformat.read(notebook, 4)
     for cell in contents.cells:  # papermill's own cell and progress bars are of no interest to a reader
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and WIDGET not in output.get("data", {})
+            ]
     contents.cells = [cell for cell in contents.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(contents)
     title = next(
