@@ -402,6 +402,7 @@ td, th {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right
 def write_page(notebook, path):
     """One HTML page, complete in itself, of an executed notebook."""
     contents = nbformat.read(notebook, 4)
+    contents.metadata.pop("widgets", None)
     for cell in contents.cells:  # papermill's own cell and progress bars are of no interest to a reader
         if cell.cell_type == "code":
             cell.outputs = [
