@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | evaluate | submit | predict | export"""
+"""python -m rsnlib demo | notebook | site | evaluate | submit | predict | export"""
 
 import argparse
 import json
@@ -22,6 +22,8 @@ def main():
     notebook.add_argument("--dataset")
     notebook.add_argument("--model")
     notebook.add_argument("--seed", type=int)
+
+    commands.add_parser("site", help="make results/index.html of the executed notebooks")
 
     predict = commands.add_parser("predict", help="draw the poses of people in pictures and videos")
     predict.add_argument("weights", help="a .safetensors file of ours")
@@ -52,6 +54,10 @@ def main():
             from rsnlib.datasets.demo import draw_people
 
             draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
+        elif arguments.command == "site":
+            from rsnlib.site import write_site
+
+            print(write_site())
         elif arguments.command == "predict":
             from rsnlib.models.checkpoints import load_model
             from rsnlib.overlays import predict_files

@@ -5,13 +5,11 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import papermill
 import torch
 from dvclive import Live
-from nbconvert import HTMLExporter
 
 from rsnlib import cost
 from rsnlib.augment import reach
@@ -32,6 +30,7 @@ from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import Poses, predict_people, predict_store
 from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
+from rsnlib.site import clean_notebook, made_by, notebooks_folder
 from rsnlib.tables import caption, results_table, write_table
 from rsnlib.train import STATE_VERSION, cut_crops
 from rsnlib.train import train as train_model
@@ -350,7 +349,7 @@ def heads_of(dataset, model, seed, person, keypoint):
 
 
 def run_notebook(name, parameters):
-    """Execute notebooks/<name>.ipynb with papermill: the executed copy goes to work/, a page of it to results/.
+    """Execute notebooks/<name>.ipynb with papermill: the executed copy goes to work/notebooks/, for the site.
 
     parameters: dataset where the notebook is about one, model and seed where it is about one run. Output appears on
     the terminal as it comes. A UserError inside the notebook is raised here, with its message alone.
@@ -362,7 +361,7 @@ def run_notebook(name, parameters):
     where = Path(parameters.get("dataset", ""), name)
     if "model" in parameters:
         where /= run_name(parameters["model"], parameters["seed"])
-    executed = root / "work" / "notebooks" / f"{where}.ipynb"
+    executed = notebooks_folder() / f"{where}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -383,40 +382,7 @@ def run_notebook(name, parameters):
             raise UserError(error.evalue) from None
         print("\n".join(error.traceback), file=sys.stderr)
         raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
-    write_page(executed, root / "results" / f"{where}.html")
-
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
-img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f4f4f4; padding: .5rem .8rem; font-size: .85em; }}
-table {{ border-collapse: collapse; font-size: .9em; display: block; overflow-x: auto; }}
-td, th {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right; }}
-.prompt, .anchor-link {{ display: none; }}
-</style></head><body>{body}</body></html>
-"""
-
-
-def write_page(notebook, path):
-    """One HTML page, complete in itself, of an executed notebook."""
-    contents = nbformat.read(notebook, 4)
-    contents.metadata.pop("widgets", None)
-    for cell in contents.cells:  # papermill's own cell and progress bars are of no interest to a reader
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("name") != "stderr" and WIDGET not in output.get("data", {})
-            ]
-    contents.cells = [cell for cell in contents.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(contents)
-    title = next(
-        (c.source.splitlines()[0].lstrip("# ") for c in contents.cells if c.cell_type == "markdown"), path.stem
-    )
-    with whole_file(path, "w") as file:
-        file.write(PAGE.format(title=title, body=body))
+    clean_notebook(executed, made_by(name, parameters))
 
 
 def machine():

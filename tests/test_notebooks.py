@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+SITE = STAGES.pop("site")  # made of the others' notebooks
 FOR_A_PERSON = {"predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
 
@@ -79,3 +80,9 @@ def test_what_a_stage_reads_of_the_others_they_write():
     for stage in STAGES:
         for path in folders(stage, "deps"):
             assert any(out == path or out.startswith(path + "/") for out in written), (stage, path)
+
+
+def test_every_stage_leaves_its_executed_notebook_for_the_site():
+    assert "work/notebooks" in SITE["deps"]
+    for name, stage in STAGES.items():
+        assert [path for path in stage["outs"] if isinstance(path, str) and path.startswith("work/notebooks/")], name

@@ -1,0 +1,111 @@
+"""The site: executed notebooks and tables in one page, complete in itself."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from rsnlib import site
+from rsnlib.runtime import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with the committed params.yaml and dvc.yaml and one table, outside git."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    table = tmp_path / "results" / "demo" / "tables" / "results.md"
+    table.parent.mkdir(parents=True)
+    table.write_text("| model | AP |\n|:--|--:|\n| rsn18 | 58.1 |\n\nDrawn people.\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def execute(name, *outputs, title="A title", time="12:00"):
+    """An executed notebook in work/notebooks, as papermill leaves it."""
+    parameters = new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]})
+    code = new_code_cell("1 + 1", outputs=list(outputs), metadata={"execution": {"iopub.execute_input": time}})
+    notebook = new_notebook(cells=[new_markdown_cell(f"# {title}"), parameters, code])
+    notebook.metadata["papermill"] = {"start_time": time}
+    path = site.notebooks_folder() / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_stage_is_told_with_its_parameters_and_no_others(project):
+    about = site.made_by("evaluate", {"dataset": "demo", "model": "rsn18", "seed": 0})
+    assert about["stage"] == "evaluate@demo-rsn18-0"
+    assert "enlarge: [0.09, 0.135]" in about["parameters"] and "flip_test: true" in about["parameters"]
+    assert "learning_rate" not in about["parameters"]
+
+
+def test_a_parameter_that_is_missing_is_named(project):
+    with pytest.raises(UserError, match=r"params\.yaml: no datasets\.nobody\.\w+, on which the stage prepare depends"):
+        site.made_by("prepare", {"dataset": "nobody"})
+
+
+def test_the_same_results_leave_the_same_notebook(project):
+    result = new_output("execute_result", {"text/plain": "2"}, execution_count=1)
+    bar = new_output("display_data", {site.WIDGET: {"model_id": "x"}})
+    left = []
+    for time in ("12:00", "12:01"):
+        path = execute("demo/tables", new_output("stream", name="stderr", text=time), bar, result, time=time)
+        site.clean_notebook(path, {"stage": "tables@demo", "parameters": ""})
+        left.append(path.read_bytes())
+    assert left[0] == left[1]
+    notebook = nbformat.read(path, 4)
+    assert [cell.source for cell in notebook.cells] == ["# A title", "1 + 1"]
+    assert notebook.cells[1].outputs == [result]
+
+
+def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
+    runs = {f"demo/train/rsn18-{seed}": f"train@demo-rsn18-{seed}" for seed in (0, 1)}
+    runs |= {"demo/tables": "tables@demo", "networks": "networks"}
+    for name, stage in runs.items():
+        site.clean_notebook(execute(name, title=stage), {"stage": stage, "parameters": f"of: {stage}\n"})
+    text = site.write_site().read_text()
+    for stage in runs.values():
+        assert f"<h1>{stage}</h1>" in text and f"<code>{stage}</code>" in text and f"of: {stage}" in text
+    assert 'href="../notebooks/train.ipynb"' in text and "<td>rsn18</td>" in text.replace(
+        ' style="text-align:left"', ""
+    )
+    targets, links = set(re.findall(r'<section id="([^"]+)"', text)), set(re.findall(r'href="#([^"]+)"', text))
+    assert targets == links == {"demo-train-rsn18-0", "demo-train-rsn18-1", "demo-tables", "networks", "overview"}
+    identities = re.findall(r'\bid="([^"]+)"', text)
+    assert len(identities) == len(set(identities))
+
+
+def test_the_site_needs_nothing_from_elsewhere(project):
+    site.clean_notebook(execute("networks"), {"stage": "networks", "parameters": ""})
+    text = site.write_site().read_text()
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|<script|<link""", text)
+
+
+def test_the_site_names_the_commit_and_what_is_not_committed(project):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    site.clean_notebook(execute("networks"), {"stage": "networks", "parameters": ""})
+    assert "Commit" not in site.write_site().read_text()
+    git("init", "--quiet")
+    git("add", "params.yaml", "dvc.yaml")
+    git("commit", "--quiet", "--message", "start")
+    head = git("log", "-1", "--format=%h")
+    assert f"Commit {head}" in site.write_site().read_text()
+    assert "not committed" not in site.write_site().read_text()
+    with open(project / "params.yaml", "a") as file:
+        file.write("# changed\n")
+    assert "not committed" in site.write_site().read_text()
+
+
+def test_without_notebooks_there_is_no_site(project):
+    with pytest.raises(UserError, match="no executed notebooks; `dvc repro`"):
+        site.write_site()
