@@ -147,7 +147,7 @@ def train(dataset, model, seed):
             seed=seed,
             train=params.train,
             validate=validate,
-            state=project_root() / "work" / "state" / mark / "state.pt",
+            state=project_root() / "work" / "state" / mark,
             log=log,
         )
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.name, "seed": seed, "params": mark}

@@ -1,10 +1,9 @@
 """The training loop, top to bottom: batches, optimiser, schedule, validation, and a state to go on from."""
 
-import math
+import contextlib
 import queue
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +12,14 @@ from tqdm import tqdm
 from rsnlib.augment import augment
 from rsnlib.crops import compose, invert, normalise, quick_warp
 from rsnlib.losses import heatmap_loss
-from rsnlib.runtime import UserError, autocast, default_device, whole_file
+from rsnlib.runtime import UserError, autocast, default_device, termination
+from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
 
 STATE_VERSION = 1  # counts up when the state of a run, or what a run does with it, changes
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
+SAVE_SHARE = 0.05  # of the time, at most
 PREFETCH = 4  # batches
 
 
@@ -28,11 +29,24 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
     store: the CropStore of the training people
     settings: config.Dataset (kernels, augmentation); schedule: config.Schedule; train: config.Train
     validate: model -> {figure: number}, called `train.validations` times, evenly, the last time at the end
-    state: path of the run's resumable state; where it exists, training goes on from it
+    state: folder of the run's resumable states; where there is one, training goes on from it
     log: called with each new row of the curve, a dict; on resuming, with the earlier rows first
 
-    The same seed gives the same weights on the same machine, interrupted or not.
+    The same seed gives the same weights on the same machine, interrupted or not. SIGTERM saves the state and stops.
     """
+    with contextlib.ExitStack() as stack:
+        states = stack.enter_context(States(state)) if state else None
+        terminated = stack.enter_context(termination())
+        try:
+            return _train(model, store, settings, schedule, seed, train, validate, states, log, terminated)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the device has too little memory for batches of {schedule.batch_size} people: lower the schedule's "
+                "batch_size in params.yaml, or set train.activation_checkpointing to true"
+            ) from None
+
+
+def _train(model, store, settings, schedule, seed, train, validate, states, log, terminated):
     device = default_device()
     torch.manual_seed(seed)
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -40,16 +54,23 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
     total = iterations(schedule, len(store), train.epochs)
     validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()
     optimizer = make_optimizer(model, schedule, train.weight_decay)
-    done, curve = 0, []
-    if state and Path(state).is_file():
-        done, curve = load_state(state, model, optimizer)
+    done, curve, losses = 0, [], []
+    if states and (before := states.newest()):
+        model.load_state_dict(before["model"])
+        optimizer.load_state_dict(before["optimizer"])
+        done, curve, losses = before["iteration"], before["curve"], list(before["losses"].to(device))
+
+    def save(iteration):
+        """Nothing random is in a state: a batch depends on its number alone."""
+        weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        pending = torch.stack(losses) if losses else torch.zeros(0)
+        states.save(iteration, weights | {"iteration": iteration, "curve": curve, "losses": pending})
+
     for row in curve:
         if log:
             log(row)
 
-    losses = []
-    saved = logged = time.monotonic()
-    last_logged = done
+    saved, pause = time.monotonic(), SAVE_EVERY
     size = schedule.batch_size
     bar = tqdm(total=total * size, initial=done * size, unit="person", mininterval=2, smoothing=0.05, desc="train")
     batches = prefetched(range(done + 1, total + 1), store, settings, size, seed)
@@ -69,36 +90,49 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
         losses.append(loss.detach())
         bar.update(size)
 
-        if iteration % max(1, total // LOGS) == 0 or iteration in validations or iteration == total:
+        log_now = iteration % max(1, total // LOGS) == 0 or iteration in validations or iteration == total
+        if log_now or terminated.is_set():
+            check_finite(losses, iteration, schedule, store, seed, factor)
+        if log_now:
             row = {
                 "iteration": iteration,
                 "epoch": iteration * size / len(store),
                 "loss": torch.stack(losses).mean().item(),
                 "learning_rate": schedule.learning_rate * factor,
             }
-            if not math.isfinite(row["loss"]):
-                raise UserError(
-                    f"the loss is not finite (iteration {iteration}, learning rate {row['learning_rate']:.2g}): "
-                    "lower the schedule's learning_rate in params.yaml"
-                )
-            now = time.monotonic()
-            row["people_per_second"] = (iteration - last_logged) * size / (now - logged)
-            losses, last_logged = [], iteration
+            losses = []
             if iteration in validations:
                 row |= validate(model.eval())
                 model.train()
-            logged = time.monotonic()
             bar.set_postfix(loss=f"{row['loss']:.1f}", refresh=False)
             curve.append(row)
             if log:
                 log(row)
-            if state and logged - saved > SAVE_EVERY:
-                save_state(state, model, optimizer, iteration, curve)
-                saved = logged
+        if states and iteration < total and (terminated.is_set() or log_now and time.monotonic() - saved > pause):
+            start = time.monotonic()
+            save(iteration)
+            saved = time.monotonic()
+            pause = max(SAVE_EVERY, (saved - start) / SAVE_SHARE)
+        if terminated.is_set():
+            raise UserError(
+                f"stopped by SIGTERM after iteration {iteration} of {total}; the next run goes on from there"
+            )
     bar.close()
-    if state and done < total:
-        save_state(state, model, optimizer, total, curve)
+    if states and done < total:
+        save(total)
     return model.eval(), curve
+
+
+def check_finite(losses, iteration, schedule, store, seed, factor):
+    """Raise a UserError for the first of the losses up to `iteration` that is not a finite number."""
+    wrong = (~torch.stack(losses).isfinite()).nonzero()
+    if len(wrong):
+        number = iteration - len(losses) + 1 + wrong[0].item()
+        people = ", ".join(str(store.people.ids[row]) for row in _rows(number, len(store), schedule.batch_size, seed))
+        raise UserError(
+            f"the loss is not finite (iteration {number}, learning rate {schedule.learning_rate * factor:.2g}): lower "
+            f"the schedule's learning_rate in params.yaml, or look at the people of that batch: {people}"
+        )
 
 
 def iterations(schedule, people, epochs=None):
@@ -191,18 +225,3 @@ def _rows(number, people, size, seed):
         here = places // people == epoch
         rows[here] = np.random.default_rng([seed, 0, epoch]).permutation(people)[places[here] % people]
     return rows
-
-
-def save_state(path, model, optimizer, iteration, curve):
-    """Everything a run needs to go on, whole or not at all."""
-    with whole_file(path) as file:
-        contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(contents | {"iteration": iteration, "curve": curve}, file)
-
-
-def load_state(path, model, optimizer):
-    """Restore what `save_state` wrote; returns the iterations done and the curve so far."""
-    contents = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(contents["model"])
-    optimizer.load_state_dict(contents["optimizer"])
-    return contents["iteration"], contents["curve"]
