@@ -1,6 +1,7 @@
 """The stages of dvc.yaml: what each reads, writes and where. Notebooks call these; nothing else knows the layout."""
 
 import platform
+import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import papermill
+import psutil
 import torch
 from dvclive import Live
+from nbclient.exceptions import DeadKernelError
 
 from rsnlib import cost
 from rsnlib.augment import reach
@@ -363,6 +366,15 @@ def run_notebook(name, parameters):
         where /= run_name(parameters["model"], parameters["seed"])
     executed = notebooks_folder() / f"{where}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
+    stopped = []
+
+    def stop(*received):
+        """Pass SIGTERM on to the kernel, which a training answers by keeping its state."""
+        stopped.append(received)
+        for child in psutil.Process().children():
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         papermill.execute_notebook(
             str(source),
@@ -382,6 +394,11 @@ def run_notebook(name, parameters):
             raise UserError(error.evalue) from None
         print("\n".join(error.traceback), file=sys.stderr)
         raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
+    except DeadKernelError:
+        why = "stopped by SIGTERM" if stopped else "its kernel died; is there too little memory?"
+        raise UserError(f"{source.relative_to(root)}: {why}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     clean_notebook(executed, made_by(name, parameters))
 
 
