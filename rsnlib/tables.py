@@ -37,7 +37,7 @@ def results_table(figures, dataset, settings):
     ours = figures[["model", "seed"]].assign(data=dataset, source="this run", input=size)
     ours[names] = (figures[names] * percent).where(figures[names] >= 0)  # COCO's -1: nobody to count
     rows = [ours]
-    others = published(settings.reader)
+    others = published(settings.reader) if settings.skeleton in (None, "coco") else None
     if others is not None:
         others = others[(others["split"] == "val") & others["model"].isin(figures["model"].map(base_model))]
         label = {"coco": "COCO val", "mpii": "MPII val"}[settings.reader]

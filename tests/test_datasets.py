@@ -328,9 +328,9 @@ def test_lspet_range_that_is_wrong_is_named_with_the_file(tmp_path, split):
 @pytest.mark.parametrize(
     ("joint", "value", "reason"),
     [
-        (13, [30, 15, 0], "joints: 1 visible, a box takes at least 2"),
+        (13, [30, 15, 0], "joints: 1 labelled, a box takes at least 2"),
         (13, [30, 15, 2], "joints: a visibility flag is not 0 or 1"),
-        (13, [30, np.nan, 1], "joints: a visible joint's position is not finite"),
+        (13, [30, np.nan, 1], "joints: a labelled joint's position is not finite"),
         (13, [10, 15, 1], "box has no area (0 x 12 pixels)"),
     ],
 )
@@ -426,7 +426,7 @@ def test_missing_file_or_folder_is_named(tmp_path, reader, split, annotations, i
 
 
 def test_unknown_choices_are_named(tmp_path):
-    with pytest.raises(UserError, match="reader 'voc': .*coco, mpii, lspet"):
+    with pytest.raises(UserError, match="reader 'voc': .*coco, mpii, lsp, lspet"):
         read_people(tmp_path, "voc", "train")
     with pytest.raises(UserError, match="unusable 'skip': must be `stop` or `leave out`"):
         read_people(tmp_path, "coco", "train2017", "skip")
