@@ -126,7 +126,7 @@ def _read_person(annotation, images, images_folder, skeleton):
     if not np.isin(visible, (0, 1, 2)).all():
         raise Unusable("keypoints: a visibility flag is not 0, 1 or 2")
     box = checked_box(finite_numbers(annotation.get("bbox"), 4, "bbox"), image_size)
-    (area,) = finite_numbers([annotation.get("area", box[2] * box[3])], 1, "area")
+    (area,) = finite_numbers([annotation.get("area", float(box[2] * box[3]))], 1, "area")
     if area <= 0:
         raise Unusable(f"area is {area:g}")
     return Person(
