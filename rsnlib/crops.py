@@ -192,7 +192,7 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
         arrays = {f.name: getattr(people, f.name) for f in fields(People)}
         for name in ("skeleton", "images", "unusable"):
             del arrays[name]
-        if (people.categories == PERSON).all():
+        if (people.categories == PERSON).all():  # as an absent one is read
             del arrays["categories"]
         arrays |= {"offsets": np.cumsum([0, *lengths]), "image_rows": image_rows}
         arrays |= {"matrices": matrices, "center": center, "scale": scale}

@@ -122,7 +122,8 @@ def train(dataset, model, seed):
         raise UserError(f"{crops_path(dataset, 'train')}: made for another input_size; run the stage `prepare` again")
     skeleton = store.people.skeleton
     if params.skeleton(settings) not in (None, skeleton):
-        raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; run the stage `prepare` again")
+        again = f"dvc repro --force --single-item prepare@{dataset}"
+        raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
     # everything that a run's weights depend on
     identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint, STATE_VERSION]

@@ -1,6 +1,8 @@
 """params.yaml: the committed one loads, and every kind of mistake is one error that names the key."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,7 @@ MOUSE = {
     "upper_body": ["nose"],
     "sigmas": [0.03, 0.04, 0.04, 0.09],
 }
+LISTS = ("mirror", "limbs", "upper_body")
 
 
 @pytest.mark.parametrize("value", [{}, None])
@@ -172,7 +175,13 @@ def test_a_skeleton_needs_neither_sides_nor_limbs(load_changed):
     assert params.skeletons["dot"].skeleton("dot") == Skeleton("dot", ("dot",), (), (), (), (0.1,))
 
 
-LISTS = ("mirror", "limbs", "upper_body")
+def test_the_readmes_example_is_a_skeleton(load_changed):
+    example = re.search(r"```yaml\n(datasets:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    example = YAML(typ="safe").load(example)
+    loaded = load_changed(["skeletons"], example["skeletons"])
+    mice = replace(loaded.dataset("demo"), **example["datasets"]["mice"])
+    assert loaded.skeleton(mice).mirrored == [0, 2, 1, 3]
+    assert mice.splits["val"] == {"annotations": "labels/val.json", "images": "photos"}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def category_ids(file, content, skeleton):
     categories = _records(file, content, "categories")
     if skeleton == COCO:
         return [_person_category(file, categories)]
-    named = [category for category in categories if "keypoints" in category]
+    named = [category for category in categories if category.get("keypoints")]
     found = [category for category in named if category["keypoints"] == list(skeleton.keypoints)]
     if not named and len(categories) == 1:
         found = categories
@@ -92,7 +92,7 @@ def category_ids(file, content, skeleton):
 
 
 def _listed(keypoints):
-    return ", ".join(map(str, keypoints)) if isinstance(keypoints, list | tuple) else "no keypoints"
+    return ", ".join(map(str, keypoints)) if keypoints and isinstance(keypoints, list | tuple) else "no keypoints"
 
 
 def _person_category(file, categories):

@@ -72,10 +72,13 @@ def coco_ap(results, annotations, skeleton=COCO_SKELETON):
 
 def _complete(content, skeleton):
     """The content of an annotation file with what pycocotools takes for granted and a data set in COCO's format may
-    lack. Annotations are numbered from 1: pycocotools takes an id of 0 for nobody."""
+    lack. An annotation with the id 0, which pycocotools takes for nobody, gets another."""
+    given = content.get("annotations", [])
+    free = 1 + max((annotation["id"] for annotation in given), default=0)
     annotations = []
-    for number, annotation in enumerate(content.get("annotations", []), start=1):
+    for annotation in given:
         keypoints, box = annotation.get("keypoints") or [0] * 3 * len(skeleton), annotation.get("bbox") or [0] * 4
         usual = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": np.count_nonzero(keypoints[2::3])}
-        annotations.append(usual | annotation | {"id": number, "keypoints": keypoints, "bbox": box})
+        own = {"id": annotation["id"] or free, "keypoints": keypoints, "bbox": box}
+        annotations.append(usual | annotation | own)
     return content | {"annotations": annotations}
