@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from rsnlib.runtime import UserError
+from rsnlib.skeletons import SKELETONS, Skeleton
 
 strict = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 Size = tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]]
@@ -93,16 +94,18 @@ class Schedule:
 class Dataset:
     """One data set: how its files are read, cropped and learnt from.
 
-    splits: the reader's names of the training and validation people
+    splits: the reader's names of the training and validation people or, for reader coco, their files: annotations and
+        the folder images, below root
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
     input_size: height and width of the crops
     kernels: of the target heatmaps, coarse to fine, then the last stage's finest
     enlarge: of the boxes in evaluation, fractions of width and height; blur: kernel of the decoder's Gaussian
+    skeleton: for reader coco, what the annotations are of: coco's (null) or one of the section `skeletons`
     """
 
-    reader: Literal["coco", "mpii", "lspet"]
+    reader: Literal["coco", "mpii", "lsp", "lspet"]
     root: str
-    splits: dict[Literal["train", "val"], str | tuple[Count, Count]]
+    splits: dict[Literal["train", "val"], str | tuple[Count, Count] | dict[Literal["annotations", "images"], str]]
     unusable: Literal["stop", "leave out"]
     input_size: Size
     kernels: tuple[Count, Count, Count, Count, Count]
@@ -110,6 +113,7 @@ class Dataset:
     enlarge: tuple[float, float]
     blur: Count
     schedule: Schedule
+    skeleton: str | None = None
 
     @pydantic.field_validator("kernels", "blur")
     @classmethod
@@ -123,7 +127,75 @@ class Dataset:
     def both(cls, value):
         if set(value) != {"train", "val"}:
             raise ValueError("needs train and val")
+        if any(isinstance(files, dict) and len(files) < 2 for files in value.values()):
+            raise ValueError("the files of a split are annotations and images")
         return value
+
+
+@dataclass(config=strict)
+class SkeletonDefinition:
+    """The skeleton of a data set in COCO's format, all of it by the keypoints' names.
+
+    keypoints: in the order of the annotations
+    mirror: pairs that change places in a mirrored picture, the left one first
+    limbs: pairs with a line between them
+    upper_body: what half-body augmentation tells from the rest
+    sigmas: one a keypoint, of object keypoint similarity: how far apart people place it, over the square root of the
+        area (COCO's: 0.025 an eye, 0.107 a hip)
+    """
+
+    keypoints: tuple[Annotated[str, Field(min_length=1)], ...]
+    mirror: tuple[tuple[str, str], ...]
+    limbs: tuple[tuple[str, str], ...]
+    upper_body: tuple[str, ...]
+    sigmas: tuple[Positive, ...]
+
+    @pydantic.field_validator("keypoints")
+    @classmethod
+    def some(cls, value):
+        if not value:
+            raise ValueError("needs at least one")
+        return _distinct(value)
+
+    @pydantic.field_validator("mirror", "limbs", "upper_body")
+    @classmethod
+    def known(cls, value, info):
+        names = [name for entry in value for name in ([entry] if isinstance(entry, str) else entry)]
+        unknown = sorted(set(names) - set(info.data.get("keypoints", names)))  # absent where they are wrong themselves
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: not among the keypoints")
+        if info.field_name != "limbs":
+            _distinct(names)
+        elif any(first == second for first, second in value):
+            raise ValueError("a limb has two ends")
+        return value
+
+    @pydantic.field_validator("sigmas")
+    @classmethod
+    def one_each(cls, value, info):
+        count = len(info.data.get("keypoints", value))
+        if len(value) != count:
+            raise ValueError(f"must be {count}, one a keypoint, not {len(value)}")
+        return value
+
+    def skeleton(self, name):
+        """The Skeleton, keypoints by their index."""
+        index = self.keypoints.index
+        return Skeleton(
+            name=name,
+            keypoints=self.keypoints,
+            mirror=tuple((index(left), index(right)) for left, right in self.mirror),
+            limbs=tuple((index(first), index(second)) for first, second in self.limbs),
+            upper_body=tuple(index(keypoint) for keypoint in self.upper_body),
+            sigmas=self.sigmas,
+        )
+
+
+def _distinct(names):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"more than once: {', '.join(twice)}")
+    return names
 
 
 @dataclass(config=strict)
@@ -172,6 +244,19 @@ class Params:
     models: dict[Name, Architecture]
     train: Train
     evaluate: Evaluate
+    skeletons: dict[Name, SkeletonDefinition] | None = field(default_factory=dict)
+
+    @pydantic.field_validator("skeletons")
+    @classmethod
+    def none_yet(cls, value):
+        return value or {}
+
+    def skeleton(self, settings):
+        """The Skeleton of a Dataset in COCO's format; None for other readers, which have their own."""
+        if settings.reader != "coco":
+            return None
+        name = settings.skeleton or "coco"
+        return self.skeletons[name].skeleton(name) if name in self.skeletons else SKELETONS[name]
 
     def dataset(self, name):
         return self._named("datasets", name)
@@ -203,7 +288,24 @@ def load_params(path=None):
     for dataset in params.evaluate.detections:
         if params.dataset(dataset).reader != "coco":
             raise UserError(f"{path}: evaluate.detections.{dataset}: detections are for data sets in COCO's format")
+    _check_skeletons(params, path)
     return params
+
+
+def _check_skeletons(params, path):
+    for name in SKELETONS:
+        if name in params.skeletons:
+            raise UserError(f"{path}: skeletons.{name}: is built in and stays as it is; choose another name")
+    for name, settings in params.datasets.items():
+        if settings.skeleton is None:
+            continue
+        where, known = f"{path}: datasets.{name}.skeleton", [*SKELETONS, *params.skeletons]
+        if settings.reader != "coco":
+            raise UserError(f"{where}: is for reader coco; reader {settings.reader} has its own")
+        if settings.skeleton not in known:
+            raise UserError(f"{where}: there is no skeleton {settings.skeleton!r}, only {', '.join(known)}")
+        if params.skeleton(settings).sigmas is None:
+            raise UserError(f"{where}: {settings.skeleton} has no sigmas, by which predictions would be judged")
 
 
 def parse(kind, values, where):

@@ -16,9 +16,9 @@ import torch
 from torch.nn.functional import grid_sample
 from tqdm.auto import tqdm
 
-from rsnlib.datasets import People
+from rsnlib.datasets import PERSON, People
 from rsnlib.runtime import UserError, fingerprint, whole_file
-from rsnlib.skeletons import SKELETONS
+from rsnlib.skeletons import from_description
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
 MEAN = (0.485, 0.456, 0.406)
@@ -146,7 +146,7 @@ class CropStore:
             self.center, self.scale = arrays.pop("center"), arrays.pop("scale")
             images = np.array(about["images"])
             self.people = People(
-                skeleton=SKELETONS[about["skeleton"]], images=images[arrays.pop("image_rows")], **arrays
+                skeleton=from_description(about["skeleton"]), images=images[arrays.pop("image_rows")], **arrays
             )
         except FileNotFoundError:
             raise UserError(f"{path}: no such crop store; the stage `prepare` writes it") from None
@@ -192,11 +192,13 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
         arrays = {f.name: getattr(people, f.name) for f in fields(People)}
         for name in ("skeleton", "images", "unusable"):
             del arrays[name]
+        if (people.categories == PERSON).all():  # as an absent one is read
+            del arrays["categories"]
         arrays |= {"offsets": np.cumsum([0, *lengths]), "image_rows": image_rows}
         arrays |= {"matrices": matrices, "center": center, "scale": scale}
         for array in arrays.values():
             digest.update(np.ascontiguousarray(array).tobytes())
-        about = {"skeleton": people.skeleton.name, "input_size": list(input_size), "images": images.tolist()}
+        about = {"skeleton": people.skeleton.description, "input_size": list(input_size), "images": images.tolist()}
         about["fingerprint"] = fingerprint(about, digest.hexdigest())
         _write_safetensors(path, arrays, pixels, {"crops": json.dumps(about)})
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from rsnlib.figures import SIDES, limb_side
 from rsnlib.metrics import coco_results
 from rsnlib.pictures import Detections, Video, read_picture
-from rsnlib.predict import predict, skeleton_of
+from rsnlib.predict import categories_of, predict, skeleton_of
 from rsnlib.runtime import UserError, whole_file
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -49,7 +49,7 @@ def predict_files(model, inputs, output, boxes=None):
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
     skeleton = skeleton_of(model)
-    detections = None if boxes is None else Detections(boxes)
+    detections = None if boxes is None else Detections(boxes, categories_of(model))
     files, problems = find_files(inputs)
     if files and detections and detections.by_picture and not any(map(detections.know, files)):
         raise UserError(f"{boxes}: none of its boxes is of any of these pictures; it tells them by file name or number")

@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from rsnlib.datasets import PERSON
 from rsnlib.runtime import UserError, read_json
 
 # What is wrong with a video, `Video` says: FFmpeg and OpenCV need not add their details.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
-PERSON = 1  # COCO's category
 
 HOG_WINDOW = (128, 64)  # height and width of what the detector looks at
 HOG_LONGEST = 800  # pixels; a longer side is reduced to it before people are sought
@@ -165,10 +164,11 @@ class Detections:
     A box belongs to the picture whose file name is its `file_name` (or its `image_id`, where that is text), with as
     many folders as it names; else to the one that its `image_id` numbers, as COCO does: 000000000785.jpg is 785. In
     COCO's annotation format, {"images": ..., "annotations": ...}, the images' names count. In a video a box is of the
-    frame that `frame` numbers from 0, or of all. Boxes of another `category_id` than 1, COCO's person, are passed over.
+    frame that `frame` numbers from 0, or of all. Boxes of a `category_id` that is not one of `categories` are passed
+    over; COCO's person is 1.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, categories=(PERSON,)):
         self.path = path
         contents = read_json(path)
         self.by_picture = defaultdict(list)
@@ -178,7 +178,7 @@ class Detections:
                 names = {image["id"]: image["file_name"] for image in contents["images"]}
                 contents = contents["annotations"]
             for entry in contents:
-                if entry.get("category_id", PERSON) == PERSON:
+                if entry.get("category_id", categories[0]) in categories:
                     picture = entry["file_name"] if "file_name" in entry else entry["image_id"]
                     picture = names.get(picture, picture)
                     key = str(PurePosixPath(picture)) if isinstance(picture, str) else int(picture)
@@ -188,6 +188,9 @@ class Detections:
                 f"{path}: not a detector's boxes in COCO's results format: a list of objects with `bbox`, `score` and "
                 f"`image_id` or `file_name` ({type(error).__name__}: {error})"
             ) from None
+        if contents and not self.by_picture:
+            wanted = ", ".join(map(str, categories))
+            raise UserError(f"{path}: none of its {len(contents)} boxes has the category_id of the network: {wanted}")
 
     def know(self, path):
         """Whether there is a box for the picture or video of this path."""

@@ -31,7 +31,7 @@ from rsnlib.datasets import read_detections, read_people
 from rsnlib.metrics import accuracy, coco_results, headline, suppress
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import Poses, predict_people, predict_store
+from rsnlib.predict import Poses, predict_people, predict_store, skeleton_of
 from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
 from rsnlib.tables import caption, results_table, write_table
@@ -99,11 +99,13 @@ def load_poses(dataset, model, seed):
 
 def prepare(dataset):
     """Read a data set, check every file, write its crop stores; returns the people of each split, {split: People}."""
-    settings = load_params().dataset(dataset)
+    params = load_params()
+    settings = params.dataset(dataset)
+    how = settings.unusable, params.skeleton(settings)
     root = project_root()
     people = {}
     for split in ("train", "val"):
-        found = read_people(root / settings.root, settings.reader, settings.splits[split], settings.unusable)
+        found = read_people(root / settings.root, settings.reader, settings.splits[split], *how)
         # paths as the project sees them: the store is the same bytes wherever the project lies
         relative = [Path(image).relative_to(root).as_posix() for image in found.images]
         stored = replace(found, images=np.array(relative))
@@ -121,6 +123,9 @@ def train(dataset, model, seed):
     if store.input_size != settings.input_size:
         raise UserError(f"{crops_path(dataset, 'train')}: made for another input_size; run the stage `prepare` again")
     skeleton = store.people.skeleton
+    if params.skeleton(settings) not in (None, skeleton):
+        again = f"dvc repro --force --single-item prepare@{dataset}"
+        raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
     # everything that a run's weights depend on
     identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint, STATE_VERSION]
@@ -153,8 +158,9 @@ def train(dataset, model, seed):
             state=project_root() / "work" / "state" / mark,
             log=log,
         )
-    about = {"model": model, "dataset": dataset, "skeleton": skeleton.name, "seed": seed, "params": mark}
+    about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
     about |= {"enlarge": settings.enlarge, "blur": settings.blur}
+    about["categories"] = np.unique(store.people.categories).tolist()
     save_model(network, weights_path(dataset, model, seed), about)
     return pd.DataFrame(curve)
 
@@ -198,11 +204,12 @@ def evaluation_people(dataset, split=None, detections=None):
     folder, split = project_root() / settings.root, split or settings.splits["val"]
     if detections is None and dataset in params.evaluate.detections:
         detections = folder / params.evaluate.detections[dataset]
+    skeleton = params.skeleton(settings)
     if detections is None:
-        return read_people(folder, settings.reader, split, settings.unusable)
+        return read_people(folder, settings.reader, split, settings.unusable, skeleton)
     if settings.reader != "coco":
         raise UserError(f"{detections}: detections are for data sets in COCO's format, which {dataset} is not")
-    return read_detections(detections, folder, split)
+    return read_detections(detections, folder, split, skeleton)
 
 
 def judge(settings, options, people, keypoints, scores, annotated=True):
@@ -210,7 +217,7 @@ def judge(settings, options, people, keypoints, scores, annotated=True):
     suppression that `options`, config.Evaluate, ask for."""
     if options.nms and settings.reader == "coco":
         people, keypoints, scores = suppress(people, keypoints, scores, options.nms, options.nms_threshold)
-    results = coco_results(people.image_ids, keypoints, scores, people.scores, people.boxes)
+    results = coco_results(people.image_ids, keypoints, scores, people.scores, people.boxes, people.categories)
     return results, accuracy(settings, project_root(), people, keypoints, scores) if annotated else None
 
 
@@ -227,6 +234,9 @@ def evaluate_weights(weights, dataset, split=None, detections=None):
     for model, path in zip(models, weights):
         if model.keypoints != len(people.skeleton):
             raise UserError(f"{path}: has {model.keypoints} keypoints, {dataset} {len(people.skeleton)}")
+        skeleton = skeleton_of(model) if "skeleton" in model.about else people.skeleton
+        if skeleton.keypoints != people.skeleton.keypoints:
+            raise UserError(f"{path}: is of the skeleton {skeleton.name}, {dataset} of {people.skeleton.name}")
     how = options.flip_test, settings.blur, options.decoding
     predicted = predict_people(models, people, settings.enlarge, *how)
     if split is not None:

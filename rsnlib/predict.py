@@ -12,10 +12,11 @@ from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
+from rsnlib.datasets import PERSON
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.pictures import Detections, check_boxes, find_people, read_picture
 from rsnlib.runtime import UserError, default_device
-from rsnlib.skeletons import SKELETONS
+from rsnlib.skeletons import SKELETONS, from_description
 
 BATCH = 32
 
@@ -120,7 +121,7 @@ def predict(model, image, boxes=None, flip_test=True):
         name = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)
         if not name:
             raise UserError(f"{boxes}: tells pictures by their file names, and this one has none; give its path")
-        boxes = Detections(boxes).of(name, picture)
+        boxes = Detections(boxes, categories_of(model)).of(name, picture)
     boxes = check_boxes(find_people(picture) if boxes is None else boxes, picture)
     boxes, box_scores = boxes[:, :4], boxes[:, 4]
     crops, center, scale = cut_boxes(model, picture, boxes)
@@ -151,8 +152,16 @@ def skeleton_of(model):
     """The skeleton that a network was trained on or, where it does not say, the one with its number of keypoints."""
     about = getattr(model, "about", {})
     if "skeleton" in about:
-        return SKELETONS[about["skeleton"]]
+        try:
+            return from_description(about["skeleton"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the weights' skeleton is not readable ({type(error).__name__}: {error})") from None
     fitting = [skeleton for skeleton in SKELETONS.values() if len(skeleton) == model.keypoints]
     if not fitting:
         raise UserError(f"no skeleton is known for {model.keypoints} keypoints; use flip_test=False")
     return fitting[0]
+
+
+def categories_of(model):
+    """The category_ids whose boxes are for a network: those it was trained on or, where it does not say, a person's."""
+    return getattr(model, "about", {}).get("categories", [PERSON])

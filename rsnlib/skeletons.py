@@ -1,6 +1,6 @@
 """The keypoints of each kind of data set: names, mirror pairs, limbs, upper body, OKS sigmas."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,15 @@ class Skeleton:
         return order
 
     def side(self, index):
-        """'left', 'right' or 'middle'."""
-        name = self.keypoints[index]
-        return next((side for side in ("left", "right") if name.startswith(side)), "middle")
+        """'left', 'right' or, in no mirror pair, 'middle'."""
+        sides = (dict(zip(pair, ("left", "right"))) for pair in self.mirror)
+        return next((pair[index] for pair in sides if index in pair), "middle")
+
+    @property
+    def description(self):
+        """What files of ours say of it: the name of one of SKELETONS; of any other, which one params.yaml alone knows,
+        all that it is (JSON values)."""
+        return self.name if SKELETONS.get(self.name) == self else asdict(self)
 
 
 # cocodataset.org; sigmas as in pycocotools; upper body as in the released RSN code
@@ -84,3 +90,15 @@ LSP = Skeleton(
 )  # fmt: skip
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP)}
+
+
+def from_description(description):
+    """The skeleton of that `description`. Raises KeyError, TypeError or ValueError where it is none."""
+    if isinstance(description, str):
+        return SKELETONS[description]
+    return Skeleton(**{key: _tuples(value) for key, value in dict(description).items()})
+
+
+def _tuples(value):
+    """`value` with tuples where JSON has lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -12,10 +12,12 @@ from rsnlib.runtime import UserError, whole_file
 PUBLISHED = {"coco": "published.csv", "mpii": "published_mpii.csv"}
 
 
-def published(reader):
+def published(reader, skeleton=None):
     """The published numbers for a data set of that reader, per cent: dataset, split, model, source, input and figures.
-    None where nothing was published."""
-    return pd.read_csv(Path(__file__).parent / PUBLISHED[reader]) if reader in PUBLISHED else None
+    None where nothing was published, as of a skeleton (config.Dataset.skeleton) that is not COCO's."""
+    if reader not in PUBLISHED or skeleton not in (None, "coco"):
+        return None
+    return pd.read_csv(Path(__file__).parent / PUBLISHED[reader])
 
 
 def figure_names(reader):
@@ -37,7 +39,7 @@ def results_table(figures, dataset, settings):
     ours = figures[["model", "seed"]].assign(data=dataset, source="this run", input=size)
     ours[names] = (figures[names] * percent).where(figures[names] >= 0)  # COCO's -1: nobody to count
     rows = [ours]
-    others = published(settings.reader)
+    others = published(settings.reader, settings.skeleton)
     if others is not None:
         others = others[(others["split"] == "val") & others["model"].isin(figures["model"].map(base_model))]
         label = {"coco": "COCO val", "mpii": "MPII val"}[settings.reader]
@@ -76,7 +78,8 @@ def caption(dataset, settings, people, machine, detected=False):
     drawn = " Drawn people, a short recipe: these numbers say nothing about COCO." if dataset == "demo" else ""
     unit = "object keypoint similarity" if settings.reader == "coco" else "the share of correct keypoints"
     boxes = "a detector's boxes" if detected else "true boxes"
+    others = "" if published(settings.reader, settings.skeleton) is None else " Other rows: as published."
     return (
-        f"Rows of `this run`: {dataset}, {people} validation people in {boxes}, by {unit}, per cent; {machine}.{drawn} "
-        "Other rows: as published."
+        f"Rows of `this run`: {dataset}, {people} validation people in {boxes}, by {unit}, per cent; {machine}.{drawn}"
+        f"{others}"
     )

@@ -1,6 +1,8 @@
 """params.yaml: the committed one loads, and every kind of mistake is one error that names the key."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from ruamel.yaml import YAML
 
 from rsnlib.config import Architecture, load_params, parse, project_root
 from rsnlib.runtime import UserError
+from rsnlib.skeletons import COCO, Skeleton
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,6 +83,8 @@ def test_an_unknown_key_is_named(load_changed, level):
         ("datasets.demo.unusable", "ignore"),
         ("datasets.demo.splits", {"train": "train2017"}),  # no val
         ("datasets.demo.splits", {"train": "a", "val": "b", "test": "c"}),
+        ("datasets.demo.splits", {"train": {"annotations": "a.json"}, "val": "val2017"}),  # no images
+        ("datasets.demo.splits.val", {"annotations": "a.json", "pictures": "b"}),
         ("datasets.lspet.splits.train", [0, 5000]),
         ("datasets.demo.input_size", [100, 96]),  # not a multiple of 32
         ("datasets.demo.input_size", [128]),
@@ -146,6 +151,90 @@ def test_what_is_run_must_exist(load_changed, section):
 def test_detections_must_be_of_a_data_set_in_cocos_format(load_changed, dataset, message):
     with pytest.raises(UserError, match=message):
         load_changed(["evaluate", "detections"], {dataset: "boxes.json"})
+
+
+MOUSE = {
+    "keypoints": ["nose", "l_ear", "r_ear", "tail"],
+    "mirror": [["l_ear", "r_ear"]],
+    "limbs": [["nose", "l_ear"], ["nose", "r_ear"], ["nose", "tail"]],
+    "upper_body": ["nose"],
+    "sigmas": [0.03, 0.04, 0.04, 0.09],
+}
+LISTS = ("mirror", "limbs", "upper_body")
+
+
+@pytest.mark.parametrize("value", [{}, None])
+def test_there_may_be_no_skeletons(load_changed, value):
+    params = load_changed(["skeletons"], value)
+    assert params.skeletons == {} and params.skeleton(params.dataset("demo")) == COCO
+    assert load_changed(["skeletons"], None, remove=True).skeletons == {}
+
+
+def test_a_skeleton_needs_neither_sides_nor_limbs(load_changed):
+    params = load_changed(["skeletons"], {"dot": {"keypoints": ["dot"], "sigmas": [0.1]} | dict.fromkeys(LISTS, [])})
+    assert params.skeletons["dot"].skeleton("dot") == Skeleton("dot", ("dot",), (), (), (), (0.1,))
+
+
+def test_the_readmes_example_is_a_skeleton(load_changed):
+    example = re.search(r"```yaml\n(datasets:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    example = YAML(typ="safe").load(example)
+    loaded = load_changed(["skeletons"], example["skeletons"])
+    mice = replace(loaded.dataset("demo"), **example["datasets"]["mice"])
+    assert loaded.skeleton(mice).mirrored == [0, 2, 1, 3]
+    assert mice.splits["val"] == {"annotations": "labels/val.json", "images": "photos"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("keypoints", [], "at least one"),
+        ("keypoints", ["nose", "l_ear", "r_ear", "nose"], "more than once: nose"),
+        ("keypoints", ["nose", "l_ear", "r_ear", ""], "at least 1 character"),
+        ("keypoints", ["nose", "l_ear", "r_ear", 4], "string"),
+        ("mirror", [["l_ear", "r_eye"]], "r_eye: not among the keypoints"),
+        ("mirror", [["l_ear", "r_ear"], ["nose", "l_ear"]], "more than once: l_ear"),
+        ("mirror", [["nose", "nose"]], "more than once: nose"),
+        ("mirror", [["l_ear"]], ""),
+        ("mirror", [[1, 2]], ""),
+        ("limbs", [["nose", "foot"]], "foot: not among the keypoints"),
+        ("limbs", [["nose", "nose"]], "two ends"),
+        ("limbs", [["nose", "l_ear", "tail"]], ""),
+        ("upper_body", ["nose", "hand"], "hand: not among the keypoints"),
+        ("upper_body", ["nose", "nose"], "more than once: nose"),
+        ("upper_body", "nose", ""),
+        ("sigmas", [0.1] * 3, "must be 4, one a keypoint, not 3"),
+        ("sigmas", [0.1] * 5, "must be 4, one a keypoint, not 5"),
+        ("sigmas", [0.1, 0.1, 0, 0.1], "greater than 0"),
+        ("sigmas", [0.1, 0.1, 0.1, "small"], "number"),
+        ("colour", "grey", "unknown key"),
+        *((key, None, "is missing") for key in MOUSE),
+    ],
+)
+def test_what_is_wrong_with_a_skeleton_is_named(load_changed, key, value, message):
+    definition = {name: entry for name, entry in (MOUSE | {key: value}).items() if entry is not None}
+    with pytest.raises(UserError, match=rf"params.yaml: (.*; )?skeletons\.mouse\.{key}[^;]*{message}"):
+        load_changed(["skeletons"], {"mouse": definition})
+
+
+@pytest.mark.parametrize("name", ["coco", "mpii", "lsp"])
+def test_built_in_skeletons_stay_as_they_are(load_changed, name):
+    with pytest.raises(UserError, match=f"skeletons.{name}: is built in"):
+        load_changed(["skeletons"], {name: MOUSE})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "skeleton", "message"),
+    [
+        ("demo", "rat", "there is no skeleton 'rat', only coco, mpii, lsp"),
+        ("demo", "mpii", "mpii has no sigmas"),
+        ("mpii", "mpii", "is for reader coco; reader mpii has its own"),
+        ("lsp", "coco", "is for reader coco; reader lsp has its own"),
+        ("demo", 3, "string"),
+    ],
+)
+def test_a_data_sets_skeleton_must_exist_and_be_for_its_reader(load_changed, dataset, skeleton, message):
+    with pytest.raises(UserError, match=rf"params.yaml: datasets.{dataset}.skeleton: .*{message}"):
+        load_changed(["datasets", dataset, "skeleton"], skeleton)
 
 
 def test_several_mistakes_are_all_named(load_changed):

@@ -72,6 +72,21 @@ def write_lspet(root, joints):
     return file
 
 
+def write_lsp(root, joints):
+    """`joints`: (N, 14, 3)."""
+    for number in range(1, len(joints) + 1):
+        write_image(root / f"images/im{number:04d}.jpg")
+    file = root / "joints.mat"
+    savemat(file, {"joints": np.transpose(joints, (2, 1, 0))})
+    return file
+
+
+def lsp_joints(count=1):
+    """(count, 14, 3): joint j at (10 + 2 j, 5 + j), hidden where j is odd."""
+    places = np.arange(14)
+    return np.tile(np.stack([10.0 + 2 * places, 5.0 + places, places % 2], axis=1), (count, 1, 1))
+
+
 def lspet_joints(count=1):
     """(count, 14, 3): two visible joints, at (10, 5) and (30, 15); the others somewhere meaningless."""
     joints = np.full((count, 14, 3), [-1000.0, np.nan, 0])
@@ -121,6 +136,13 @@ def test_coco_passes_over_what_is_no_training_person(tmp_path, changes):
     people = read_coco(tmp_path)
     assert people.ids.tolist() == [1]
     assert people.unusable == ()
+
+
+def test_coco_person_without_an_area_has_the_boxs(tmp_path):
+    person = annotation(1)
+    del person["area"]
+    write_coco(tmp_path, person)
+    assert read_coco(tmp_path).areas.tolist() == [20 * 30]
 
 
 @pytest.mark.parametrize("changes", [{"num_keypoints": 5}, {"bbox": [-3, 20, 70, 30]}])
@@ -328,9 +350,9 @@ def test_lspet_range_that_is_wrong_is_named_with_the_file(tmp_path, split):
 @pytest.mark.parametrize(
     ("joint", "value", "reason"),
     [
-        (13, [30, 15, 0], "joints: 1 visible, a box takes at least 2"),
+        (13, [30, 15, 0], "joints: 1 labelled, a box takes at least 2"),
         (13, [30, 15, 2], "joints: a visibility flag is not 0 or 1"),
-        (13, [30, np.nan, 1], "joints: a visible joint's position is not finite"),
+        (13, [30, np.nan, 1], "joints: a labelled joint's position is not finite"),
         (13, [10, 15, 1], "box has no area (0 x 12 pixels)"),
     ],
 )
@@ -359,6 +381,50 @@ def test_lspet_file_without_its_joints_is_named(tmp_path, content):
     savemat(file, content)
     with pytest.raises(UserError, match=rf"{file}: .*`joints`.*\(14, 3, N\)"):
         read_people(tmp_path, "lspet", [1, 1])
+
+
+# ---- LSP
+
+
+def test_lsp_flags_what_is_hidden_and_labels_every_joint(tmp_path):
+    write_lsp(tmp_path, lsp_joints())
+    people = read_people(tmp_path, "lsp", [1, 1])
+    assert people.visible.tolist() == [[2, 1] * 7]
+    assert people.keypoints[0, [0, 1, 13]].tolist() == [[10, 5], [12, 6], [36, 18]]
+    # hidden ones too are in the box: 26 x 13 pixels around (23, 11.5), and a fifth more
+    np.testing.assert_allclose(people.boxes, [[7.4, 3.7, 31.2, 15.6]])
+
+
+def test_lsp_range_counts_images_from_one(tmp_path):
+    write_lsp(tmp_path, lsp_joints(3))
+    people = read_people(tmp_path, "lsp", [2, 3])
+    assert people.ids.tolist() == people.image_ids.tolist() == [2, 3]
+    assert [Path(image).name for image in people.images] == ["im0002.jpg", "im0003.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("joint", "reason"),
+    [
+        ([30, 15, 2], "joints: a visibility flag is not 0 or 1"),
+        ([30, np.nan, 1], "joints: a labelled joint's position is not finite"),
+    ],
+)
+def test_lsp_unusable_person_is_named_with_its_reason(tmp_path, joint, reason):
+    joints = lsp_joints(2)
+    joints[1, 7] = joint
+    file = write_lsp(tmp_path, joints)
+    with pytest.raises(UserError) as stopped:
+        read_people(tmp_path, "lsp", [1, 2])
+    assert f"{file}: 1 of 2 people are unusable:\n  2: {reason}" in str(stopped.value)
+
+
+def test_lsp_and_lspet_are_not_taken_for_each_other(tmp_path):
+    write_lsp(tmp_path / "lsp", lsp_joints(2))
+    write_lspet(tmp_path / "lspet", lspet_joints(2))
+    with pytest.raises(UserError, match=r"`joints` has shape \(14, 3, 2\), not \(3, 14, N\)"):
+        read_people(tmp_path / "lspet", "lsp", [1, 2])
+    with pytest.raises(UserError, match=r"`joints` has shape \(3, 14, 2\), not \(14, 3, N\)"):
+        read_people(tmp_path / "lsp", "lspet", [1, 2])
 
 
 # ---- Images
@@ -410,6 +476,8 @@ def test_broken_image_makes_its_people_unusable(tmp_path, damage, reason):
         ("coco", "val2017", "annotations/person_keypoints_val2017.json", "images/val2017"),
         ("mpii", "train", "annot/train.json", "images"),
         ("lspet", [1, 5], "joints.mat", "images"),
+        ("lsp", [1, 5], "joints.mat", "images"),
+        ("coco", {"annotations": "labels/a.json", "images": "photos"}, "labels/a.json", "photos"),
     ],
 )
 def test_missing_file_or_folder_is_named(tmp_path, reader, split, annotations, images):
@@ -426,12 +494,14 @@ def test_missing_file_or_folder_is_named(tmp_path, reader, split, annotations, i
 
 
 def test_unknown_choices_are_named(tmp_path):
-    with pytest.raises(UserError, match="reader 'voc': .*coco, mpii, lspet"):
+    with pytest.raises(UserError, match="reader 'voc': .*coco, mpii, lsp, lspet"):
         read_people(tmp_path, "voc", "train")
     with pytest.raises(UserError, match="unusable 'skip': must be `stop` or `leave out`"):
         read_people(tmp_path, "coco", "train2017", "skip")
     with pytest.raises(UserError, match=r"split \[1, 5\]: reader coco takes a name"):
         read_people(tmp_path, "coco", [1, 5])
+    with pytest.raises(UserError, match="split {.*}: reader mpii takes a name"):
+        read_people(tmp_path, "mpii", {"annotations": "a.json", "images": "images"})
 
 
 def test_data_set_without_a_usable_person_is_an_error(tmp_path):

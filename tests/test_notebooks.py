@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import product
 from pathlib import Path
 
 import nbformat
@@ -68,6 +69,16 @@ def test_a_stages_code_exists(stage):
     ours = [path for path in STAGES[stage]["deps"] if path.startswith(("rsnlib/", "notebooks/"))]
     assert len(ours) >= 2
     assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_parameters_exist_whatever_is_run(stage):
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    for key in STAGES[stage].get("params", []):
+        for dataset, model in product(params["datasets"], params["models"]):
+            place = params
+            for part in key.replace("${item.dataset}", dataset).replace("${item.model}", model).split("."):
+                place = place[part]
 
 
 def test_what_a_stage_reads_of_the_others_they_write():

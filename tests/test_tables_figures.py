@@ -58,11 +58,12 @@ def test_nobody_to_count_is_a_blank_cell(settings, tmp_path):
         assert "-100" not in (tmp_path / f"results.{suffix}").read_text()
 
 
-def test_lsp_has_no_published_rows_and_is_in_per_cent_already(committed):
-    runs = pd.DataFrame([{"model": "rsn18", "seed": 3} | dict.fromkeys(figure_names("lspet"), 81.25)])
-    table = results_table(runs, "lspet", committed.dataset("lspet"))
+@pytest.mark.parametrize("name", ["lsp", "lspet"])
+def test_lsp_has_no_published_rows_and_is_in_per_cent_already(committed, name):
+    runs = pd.DataFrame([{"model": "rsn18", "seed": 3} | dict.fromkeys(figure_names(name), 81.25)])
+    table = results_table(runs, name, committed.dataset(name))
     assert len(table) == 1 and table["Mean"][0] == 81.25
-    assert published("lspet") is None
+    assert published(name) is None
 
 
 def test_mpii_stands_beside_mpii(committed):

@@ -5,29 +5,32 @@ from pathlib import Path
 
 import numpy as np
 
-from rsnlib.datasets import coco, lspet, mpii
+from rsnlib.datasets import coco, lsp, mpii
 from rsnlib.datasets.detections import read_detections
-from rsnlib.datasets.people import People, check_images, summary
+from rsnlib.datasets.people import PERSON, People, check_images, summary
 from rsnlib.runtime import UserError
 
-__all__ = ["People", "annotations_path", "check_images", "read_detections", "read_people", "summary"]
+__all__ = ["PERSON", "People", "annotations_path", "check_images", "read_detections", "read_people", "summary"]
 
-# reader: how it reads, its annotations and its images below the data set's root
+# reader: how it reads, and what gives the annotations and the images of a split below the data set's root
 READERS = {
-    "coco": (coco.read, "annotations/person_keypoints_{split}.json", "images/{split}"),
-    "mpii": (mpii.read, "annot/{split}.json", "images"),
-    "lspet": (lspet.read, "joints.mat", "images"),
+    "coco": (coco.read, coco.split_files),
+    "mpii": (mpii.read, lambda split: (f"annot/{split}.json", "images")),
+    "lsp": (lsp.read, lambda split: ("joints.mat", "images")),
+    "lspet": (lsp.read_extended, lambda split: ("joints.mat", "images")),
 }
 LISTED_REASONS = 10
 
 
-def read_people(root, reader, split, unusable="stop"):
+def read_people(root, reader, split, unusable="stop", skeleton=None):
     """The people of one split of the data set in folder `root`, their images checked.
 
-    reader: "coco", "mpii" or "lspet"
-    split: COCO "train2017" (annotations/person_keypoints_train2017.json, images/train2017/); MPII "valid"
-        (annot/valid.json, images/); LSPET [1, 5000], the first and last image (joints.mat, images/)
+    reader: "coco", "mpii", "lsp" or "lspet"
+    split: COCO "train2017" (annotations/person_keypoints_train2017.json, images/train2017/) or, where a data set in
+        COCO's format has other names, {"annotations": a file, "images": a folder}; MPII "valid" (annot/valid.json,
+        images/); LSP and LSPET [1, 1000], the first and last image (joints.mat, images/)
     unusable: what to do about annotations with something wrong: "stop" or "leave out"
+    skeleton: of the annotations, for reader "coco"; None: the reader's own
 
     Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
     stand in `People.unusable`), and where nobody usable remains. The images' paths begin with `root` as given.
@@ -36,10 +39,13 @@ def read_people(root, reader, split, unusable="stop"):
         raise UserError(f"reader {reader!r}: there is no such reader, only {', '.join(READERS)}")
     if unusable not in ("stop", "leave out"):
         raise UserError(f"unusable {unusable!r}: must be `stop` or `leave out`")
-    read, annotations, images = READERS[reader]
-    if reader != "lspet" and not isinstance(split, str):
-        raise UserError(f"split {split!r}: reader {reader} takes a name, the {{split}} of {annotations}")
-    annotations, images = annotations.format(split=split), images.format(split=split)
+    read, split_files = READERS[reader]
+    if reader == "coco" and not isinstance(split, str | dict):
+        raise UserError(f"split {split!r}: reader coco takes a name, as in {split_files('<name>')[0]}, or both paths")
+    if reader == "mpii" and not isinstance(split, str):
+        raise UserError(f"split {split!r}: reader mpii takes a name, as in {split_files('<name>')[0]}")
+    annotations, images = split_files(split)
+    own = {} if skeleton is None else {"skeleton": skeleton}
 
     root = Path(root)
     if not root.is_dir():
@@ -49,7 +55,7 @@ def read_people(root, reader, split, unusable="stop"):
     if not (root / images).is_dir():
         raise UserError(f"{root / images}: no such folder; the {reader} data set's images belong there")
 
-    people = _without_broken_images(read(root / annotations, root / images, split))
+    people = _without_broken_images(read(root / annotations, root / images, split, **own))
     if people.unusable and unusable == "stop":
         raise UserError(_describe_unusable(people, root / annotations))
     if not len(people):
@@ -60,7 +66,7 @@ def read_people(root, reader, split, unusable="stop"):
 
 def annotations_path(root, reader, split):
     """Where the data set in folder `root` has the annotations of `split`."""
-    return Path(root) / READERS[reader][1].format(split=split)
+    return Path(root) / READERS[reader][1](split)[0]
 
 
 def _without_broken_images(people):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rsnlib.datasets.coco import images_by_id
+from rsnlib.datasets import coco
 from rsnlib.datasets.people import (
+    PERSON,
     Person,
     Unusable,
     check_images,
@@ -19,20 +20,21 @@ from rsnlib.datasets.people import (
 from rsnlib.runtime import UserError, read_json
 from rsnlib.skeletons import COCO
 
-PERSON = 1  # COCO's category
 
+def read_detections(path, root, split, skeleton=COCO):
+    """People found by a detector in the images of a split of the data set in folder `root`, in COCO's format, in the
+    file's order: without keypoints, `scores` the detector's, `areas` the boxes', `ids` the entries of the file, from 1.
 
-def read_detections(path, root, split):
-    """People found by a detector in the images of a split of the COCO data set in folder `root`, in the file's order:
-    without keypoints, `scores` the detector's, `areas` the boxes', `ids` the entries of the file, from 1.
-
-    path: a COCO results JSON: a list of {image_id, category_id, bbox, score}; other categories are passed over
-    split: "val2017", or, of pictures without annotations, "test-dev2017" or "test-challenge2017"
+    path: a COCO results JSON: a list of {image_id, category_id, bbox, score}; categories that do not have the skeleton
+        in the data set are passed over
+    split: as for `coco.split_files`, or, of pictures without annotations, "test-dev2017" or "test-challenge2017"
 
     Raises UserError for a malformed file, where it names the entry, and for images that are missing or broken.
     """
     listing, folder = split_files(root, split)
-    images = images_by_id(listing, read_json(listing))
+    content = read_json(listing)
+    images = coco.images_by_id(listing, content)
+    categories = coco.category_ids(listing, content, skeleton) if "annotations" in content else [PERSON]
     detections = read_json(path)
     if not isinstance(detections, list):
         raise UserError(f"{path}: not a list of detections; is it a COCO results file?")
@@ -41,15 +43,16 @@ def read_detections(path, root, split):
         try:
             if not isinstance(detection, dict):
                 raise Unusable("not an object with image_id, category_id, bbox and score")
-            if whole_number(detection.get("category_id"), "category_id") != PERSON:
+            if whole_number(detection.get("category_id"), "category_id") not in categories:
                 continue
-            rows.append(_read_detection(index + 1, detection, images, listing, folder))
+            rows.append(_read_detection(index + 1, detection, images, listing, folder, skeleton))
             scores.append(finite_numbers([detection.get("score")], 1, "score")[0])
         except Unusable as reason:
             raise UserError(f"{path}: entry {index}: {reason}") from None
     if not rows:
-        raise UserError(f"{path}: not a single person (category_id {PERSON}) among {len(detections)} detections")
-    people = replace(people_from_rows(COCO, rows, ()), scores=np.array(scores))
+        wanted = ", ".join(map(str, categories))
+        raise UserError(f"{path}: not a single person (category_id {wanted}) among {len(detections)} detections")
+    people = replace(people_from_rows(skeleton, rows, ()), scores=np.array(scores))
     for image, reason in check_images(people):
         raise UserError(f"{image}: {reason}")
     return people
@@ -58,12 +61,13 @@ def read_detections(path, root, split):
 def split_files(root, split):
     """The file that lists a split's images, and their folder. COCO's test splits have no annotations, and share one."""
     root = Path(root)
-    if split.startswith("test"):
+    if isinstance(split, str) and split.startswith("test"):
         return root / "annotations" / f"image_info_{split}.json", root / "images" / f"test{split[-4:]}"
-    return root / "annotations" / f"person_keypoints_{split}.json", root / "images" / split
+    listing, folder = coco.split_files(split)
+    return root / listing, root / folder
 
 
-def _read_detection(entry, detection, images, listing, folder):
+def _read_detection(entry, detection, images, listing, folder, skeleton):
     image_id = whole_number(detection.get("image_id"), "image_id")
     if image_id not in images:
         raise Unusable(f"image_id {image_id} is not among the images of {listing}")
@@ -76,7 +80,8 @@ def _read_detection(entry, detection, images, listing, folder):
         image=image_inside(folder, image.get("file_name")),
         image_size=image_size,
         box=box,
-        keypoints=np.zeros((len(COCO), 2)),
-        visible=np.zeros(len(COCO)),
+        keypoints=np.zeros((len(skeleton), 2)),
+        visible=np.zeros(len(skeleton)),
         area=box[2] * box[3],
+        category=detection["category_id"],
     )

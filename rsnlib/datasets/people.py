@@ -13,6 +13,8 @@ from rsnlib.skeletons import Skeleton
 # Nothing that is measured in pixels comes near it; also keeps integers that no float can hold out of NumPy
 LARGEST_NUMBER = 1e9
 
+PERSON = 1  # COCO's category
+
 
 @dataclass(frozen=True)
 class People:
@@ -29,6 +31,7 @@ class People:
     areas: (P,) float64, pixels covered by the person (of the box where the data set has none)
     scores: (P,) float64, the box's confidence, 1 for ground truth
     unusable: (id, reason) of each annotation that was left out because something is wrong with it
+    categories: (P,) int64, COCO's category_id; PERSON where nothing is said
     """
 
     skeleton: Skeleton
@@ -42,6 +45,11 @@ class People:
     areas: np.ndarray
     scores: np.ndarray
     unusable: tuple[tuple[str, str], ...] = ()
+    categories: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.categories is None:
+            object.__setattr__(self, "categories", np.full(len(self.ids), PERSON, np.int64))
 
     def __len__(self):
         return len(self.ids)
@@ -69,6 +77,7 @@ class Person:
     keypoints: np.ndarray
     visible: np.ndarray
     area: float
+    category: int = PERSON
 
 
 def people_from_rows(skeleton, rows, unusable):
@@ -89,6 +98,7 @@ def people_from_rows(skeleton, rows, unusable):
         areas=column("area", np.float64),
         scores=np.ones(len(rows)),
         unusable=tuple(unusable),
+        categories=column("category", np.int64),
     )
 
 

@@ -33,8 +33,8 @@ def accuracy(settings, root, people, keypoints, scores):
     """
     folder = Path(root) / settings.root
     if settings.reader == "coco":
-        results = coco_results(people.image_ids, keypoints, scores, people.scores)
-        return coco_ap(results, annotations_path(folder, "coco", settings.splits["val"]))
+        results = coco_results(people.image_ids, keypoints, scores, people.scores, categories=people.categories)
+        return coco_ap(results, annotations_path(folder, "coco", settings.splits["val"]), people.skeleton)
     if settings.reader == "mpii":
         return pckh(keypoints[np.argsort(people.ids)], folder / "annot" / "gt_valid.mat")
     return pck(keypoints, people)

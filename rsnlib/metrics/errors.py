@@ -44,11 +44,11 @@ def repair_gains(results, people, annotations):
     results, people: as for `keypoint_errors`; annotations: the path of the annotations' JSON
     """
     table = keypoint_errors(results, people)
-    before = coco_ap(results, annotations)["AP"]
+    before = coco_ap(results, annotations, people.skeleton)["AP"]
     rows = []
     for error in ERRORS:
         wrong = table[table["error"] == error]
-        after = coco_ap(repaired(results, people, wrong), annotations)["AP"]
+        after = coco_ap(repaired(results, people, wrong), annotations, people.skeleton)["AP"]
         share = len(wrong) / max(1, len(table))
         rows.append({"error": error, "share": share, "AP": after, "gain": after - before})
     return pd.DataFrame(rows)
