@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from rsnlib.augment import augment
 from rsnlib.crops import compose, invert, normalise, quick_warp
-from rsnlib.losses import heatmap_loss
+from rsnlib.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
 from rsnlib.runtime import UserError, autocast, default_device, whole_file
 from rsnlib.targets import heatmap_targets
 
@@ -22,11 +22,26 @@ SAVE_EVERY = 60  # seconds
 PREFETCH = 4  # batches
 
 
-def train(model, store, settings, schedule, *, seed, train, validate=None, state=None, log=None):
+def train(
+    model,
+    store,
+    settings,
+    schedule,
+    *,
+    seed,
+    train,
+    intermediate_supervision=True,
+    hard_keypoints=HARD_KEYPOINTS,
+    validate=None,
+    state=None,
+    log=None,
+):
     """Train `model` on the crops of `store`, on the GPU where there is one; returns it and the training curve.
 
     store: the CropStore of the training people
     settings: config.Dataset (kernels, augmentation); schedule: config.Schedule; train: config.Train
+    intermediate_supervision: whether every head learns, or the last stage's finest alone; hard_keypoints: as in
+        rsnlib.losses
     validate: model -> {figure: number}, called `train.validations` times, evenly, the last time at the end
     state: path of the run's resumable state; where it exists, training goes on from it
     log: called with each new row of the curve, a dict; on resuming, with the earlier rows first
@@ -61,8 +76,11 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
         images = normalise(crops).contiguous(memory_format=torch.channels_last)
         targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
         with autocast(device, train.precision):
-            heads = model.heads(images)
-        loss = heatmap_loss(heads, targets, visible)
+            heatmaps = model.heads(images) if intermediate_supervision else model(images)
+        if intermediate_supervision:
+            loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
+        else:
+            loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
