@@ -18,12 +18,14 @@ from rsnlib.tables import results_table
 
 @pytest.fixture
 def project(tmp_path, demo_folder, monkeypatch):
-    """A function: change params.yaml of a folder with eight drawn people, where networks are narrow and training is two
-    batches."""
+    """A function: change params.yaml of a folder with eight drawn people, where networks are narrow, with one block a
+    level, and trained for two batches."""
     values = json.loads(json.dumps(YAML(typ="safe").load(pipeline.project_root() / "params.yaml")))
     values["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {"large": [96, 96]}}
     values["datasets"]["demo"]["schedule"]["batch_size"] = 4
     values["train"] |= {"epochs": 1, "validations": 1}
+    for line in values["models"].values():
+        line["depths"] = [1, 1, 1, 1]
     shutil.copytree(demo_folder, tmp_path / "data/demo")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(network, "WIDTHS", (8, 16, 32, 64))
