@@ -1,12 +1,12 @@
 """params.yaml as frozen dataclasses: the only configuration there is. A wrong or unknown key is an error naming it."""
 
 import json
-from dataclasses import field
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -14,12 +14,28 @@ from ruamel.yaml.error import YAMLError
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import SKELETONS, Skeleton
 
+
+def _odd(number):
+    if number % 2 == 0:
+        raise ValueError("kernel sizes must be odd")
+    return number
+
+
+def _once(names):
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"more than once: {', '.join(twice)}")
+    return names
+
+
 strict = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 Size = tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Odd = Annotated[Count, AfterValidator(_odd)]
+Kernels = tuple[Odd, Odd, Odd, Odd, Odd]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # part of file names
+Names = Annotated[tuple[Name, ...], AfterValidator(_once)]
 
 
 @dataclass(config=strict)
@@ -34,6 +50,7 @@ class Architecture:
     branch_width: of one branch in 64ths of the block's input ("input") or the level's base width ("base")
     attention: what refines heatmaps: None, "prm" (the paper's), "prm-mmpose", "se" or "cbam"
     attention_at: "last", the last stage's finest head, as in the paper, or "every" head, as in MMPose
+    cross_stage: whether a stage also sees the features of the one before at each level, added to its own
     """
 
     block: Literal["bottleneck", "res2net", "residual_steps"] = "residual_steps"
@@ -45,6 +62,27 @@ class Architecture:
     width_of: Literal["input", "base"] = "input"
     attention: Literal["prm", "prm-mmpose", "se", "cbam"] | None = None
     attention_at: Literal["last", "every"] = "last"
+    cross_stage: bool = True
+
+
+@dataclass(config=strict)
+class Model(Architecture):
+    """A line of `models`: an architecture and, where an ablation varies it, how it is trained.
+
+    input_size: one of the data set's more_input_sizes, by its name; None: the data set's own
+    kernels: of the target heatmaps, in cells whatever the input size; None: the data set's
+    intermediate_supervision: whether every head learns, or the last stage's finest alone
+    hard_keypoints: how many of a person's worst keypoints the finest heads learn; None: every one
+    """
+
+    input_size: Name | None = None
+    kernels: Kernels | None = None
+    intermediate_supervision: bool = True
+    hard_keypoints: Count | None = 8
+
+    @property
+    def architecture(self):
+        return Architecture(**{f.name: getattr(self, f.name) for f in fields(Architecture)})
 
 
 @dataclass(config=strict)
@@ -97,7 +135,7 @@ class Dataset:
     splits: the reader's names of the training and validation people or, for reader coco, their files: annotations and
         the folder images, below root
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
-    input_size: height and width of the crops
+    input_size: height and width of the crops; more_input_sizes: others, by names that models have as their input_size
     kernels: of the target heatmaps, coarse to fine, then the last stage's finest
     enlarge: of the boxes in evaluation, fractions of width and height; blur: kernel of the decoder's Gaussian
     skeleton: for reader coco, what the annotations are of: coco's (null) or one of the section `skeletons`
@@ -108,19 +146,13 @@ class Dataset:
     splits: dict[Literal["train", "val"], str | tuple[Count, Count] | dict[Literal["annotations", "images"], str]]
     unusable: Literal["stop", "leave out"]
     input_size: Size
-    kernels: tuple[Count, Count, Count, Count, Count]
+    more_input_sizes: dict[Name, Size]
+    kernels: Kernels
     augmentation: Augmentation
     enlarge: tuple[float, float]
-    blur: Count
+    blur: Odd
     schedule: Schedule
     skeleton: str | None = None
-
-    @pydantic.field_validator("kernels", "blur")
-    @classmethod
-    def odd(cls, value):
-        if any(kernel % 2 == 0 for kernel in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError("kernel sizes must be odd")
-        return value
 
     @pydantic.field_validator("splits")
     @classmethod
@@ -155,7 +187,7 @@ class SkeletonDefinition:
     def some(cls, value):
         if not value:
             raise ValueError("needs at least one")
-        return _distinct(value)
+        return _once(value)
 
     @pydantic.field_validator("mirror", "limbs", "upper_body")
     @classmethod
@@ -165,7 +197,7 @@ class SkeletonDefinition:
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: not among the keypoints")
         if info.field_name != "limbs":
-            _distinct(names)
+            _once(names)
         elif any(first == second for first, second in value):
             raise ValueError("a limb has two ends")
         return value
@@ -191,19 +223,12 @@ class SkeletonDefinition:
         )
 
 
-def _distinct(names):
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"more than once: {', '.join(twice)}")
-    return names
-
-
 @dataclass(config=strict)
 class Run:
     """What `dvc repro` regenerates: every model on every data set from every seed."""
 
-    datasets: tuple[Name, ...]
-    models: tuple[Name, ...]
+    datasets: Names
+    models: Names
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
 
 
@@ -239,12 +264,20 @@ class Evaluate:
 
 @dataclass(config=strict)
 class Params:
+    """All of params.yaml.
+
+    model_lists: names for lists of models, for `run.models` to refer to
+    ablations: models that a table compares, the first with each of the others
+    """
+
     run: Run
     datasets: dict[Name, Dataset]
-    models: dict[Name, Architecture]
+    models: dict[Name, Model]
     train: Train
     evaluate: Evaluate
     skeletons: dict[Name, SkeletonDefinition] | None = field(default_factory=dict)
+    model_lists: dict[Name, Names] = field(default_factory=dict)
+    ablations: dict[Name, Annotated[Names, Field(min_length=2)]] = field(default_factory=dict)
 
     @pydantic.field_validator("skeletons")
     @classmethod
@@ -258,8 +291,18 @@ class Params:
         name = settings.skeleton or "coco"
         return self.skeletons[name].skeleton(name) if name in self.skeletons else SKELETONS[name]
 
-    def dataset(self, name):
-        return self._named("datasets", name)
+    def dataset(self, name, model=None):
+        """A data set's settings; with the name of a model, those that it is trained and judged with."""
+        settings = self._named("datasets", name)
+        if model is None:
+            return settings
+        size, kernels = self.model(model).input_size, self.model(model).kernels
+        sizes = {None: settings.input_size} | settings.more_input_sizes
+        if size not in sizes:
+            raise UserError(
+                f"params.yaml: models.{model}.input_size is {size!r}, which datasets.{name}.more_input_sizes lacks"
+            )
+        return replace(settings, input_size=sizes[size], more_input_sizes={}, kernels=kernels or settings.kernels)
 
     def model(self, name):
         return self._named("models", name)
@@ -281,10 +324,17 @@ def load_params(path=None):
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     params = parse(Params, values, path)
+    lists = {"run.models": params.run.models}
+    lists |= {f"model_lists.{name}": models for name, models in params.model_lists.items()}
+    lists |= {f"ablations.{name}": models for name, models in params.ablations.items()}
+    for key, models in lists.items():
+        for model in models:
+            if model not in params.models:
+                raise UserError(f"{path}: {key}: models has no {model!r}; it has {', '.join(params.models)}")
     for dataset in params.run.datasets:
         params.dataset(dataset)
-    for model in params.run.models:
-        params.model(model)
+        for model in params.run.models:
+            params.dataset(dataset, model)
     for dataset in params.evaluate.detections:
         if params.dataset(dataset).reader != "coco":
             raise UserError(f"{path}: evaluate.detections.{dataset}: detections are for data sets in COCO's format")

@@ -3,25 +3,36 @@
 HARD_KEYPOINTS = 8
 
 
-def heatmap_loss(heads, targets, visible):
+def heatmap_loss(heads, targets, visible, hard_keypoints=HARD_KEYPOINTS):
     """The loss of a batch (released RSN, RSN._calculate_loss and JointsL2Loss), a scalar in float32.
 
     heads: (N, stages, 4, K, h, w), coarse to fine
     targets: (N, 5, K, h, w), wide to narrow; head j learns target j, in the last stage j + 1
     visible: (N, K), 2 visible, 1 labelled but hidden, 0 not labelled
+    hard_keypoints: as for `finest_loss`
 
-    Heads 0 to 2 learn every keypoint, those not visible as an empty heatmap; the finest head learns the labelled ones,
-    the mean of the HARD_KEYPOINTS worst a person. The first three count a quarter.
+    Heads 0 to 2 learn every keypoint, those not visible as an empty heatmap, and count a quarter; the finest learns the
+    worst of the labelled ones, see `finest_loss`.
     """
     stages = heads.shape[1]
     fully_visible = (visible > 1)[:, None, :, None, None]
-    labelled = (visible > 0).float()
-    hard = min(HARD_KEYPOINTS, visible.shape[1])
     loss = 0.0
     for stage in range(stages):
         wanted = targets[:, 1:] if stage == stages - 1 else targets[:, :4]
         coarse = (heads[:, stage, :3].float() - wanted[:, :3] * fully_visible).square().mean(dim=(1, 2, 3, 4)) * 3
-        fine = (heads[:, stage, 3].float() - wanted[:, 3]).square().mean(dim=(2, 3)) * labelled  # (N, K)
-        worst = fine.topk(hard, dim=1).values.mean(dim=1)
-        loss = loss + (coarse / 4 + worst).mean()
+        finest = finest_loss(heads[:, stage, 3], wanted[:, 3], visible, hard_keypoints)
+        loss = loss + (coarse / 4 + finest).mean()
     return loss
+
+
+def finest_loss(heatmaps, target, visible, hard_keypoints=HARD_KEYPOINTS):
+    """The loss of a finest head a person, (N,): the mean over the worst keypoints; those not labelled count as right.
+
+    heatmaps, target: (N, K, h, w); visible: (N, K)
+    hard_keypoints: how many; None: every one. The mean is then over K, as in the other heads, so that no labelled
+        keypoint of anyone counts more than another. (The released code's switch, LOSS.OHKM, changes a second thing: the
+        finest head learns hidden keypoints as empty heatmaps, too.)
+    """
+    keypoints = visible.shape[1]
+    errors = (heatmaps.float() - target).square().mean(dim=(2, 3)) * (visible > 0).float()  # (N, K)
+    return errors.topk(min(hard_keypoints or keypoints, keypoints), dim=1).values.mean(dim=1)

@@ -16,7 +16,7 @@ from nbclient.exceptions import DeadKernelError
 
 from rsnlib import cost
 from rsnlib.augment import reach
-from rsnlib.config import load_params, project_root
+from rsnlib.config import Model, load_params, project_root
 from rsnlib.crops import (
     CropStore,
     crop_matrix,
@@ -43,8 +43,10 @@ def run_name(model, seed):
     return f"{model}-{seed}"
 
 
-def crops_path(dataset, split):
-    return project_root() / "work" / "crops" / dataset / f"{split}.safetensors"
+def crops_path(dataset, split, size=None):
+    """Where a crop store lies. size: the name of one of the data set's more_input_sizes; None: its own size"""
+    name = split if size is None else f"{split}-{size}"
+    return project_root() / "work" / "crops" / dataset / f"{name}.safetensors"
 
 
 def weights_path(dataset, model, seed):
@@ -67,9 +69,16 @@ def runs(dataset):
     return [(model, seed) for model in run.models for seed in run.seeds]
 
 
-def load_store(dataset, split):
-    """The crop store of "train" or "val", its pictures' paths as this machine has them."""
-    store = CropStore(crops_path(dataset, split))
+def load_store(dataset, split, model=None):
+    """The crop store of "train" or "val", its pictures' paths as this machine has them.
+
+    model: the name of one, for crops of the size that it sees; None: of the data set's own
+    """
+    params = load_params()
+    settings = params.dataset(dataset, model)
+    store = CropStore(crops_path(dataset, split, params.model(model).input_size if model else None))
+    if store.input_size != settings.input_size:
+        raise UserError(f"{store.path}: made for another input_size; run the stage `prepare` again")
     images = [str(project_root() / image) for image in store.people.images]
     store.people = replace(store.people, images=np.array(images))
     return store
@@ -110,7 +119,8 @@ def prepare(dataset):
         relative = [Path(image).relative_to(root).as_posix() for image in found.images]
         stored = replace(found, images=np.array(relative))
         far = reach(settings.augmentation) if split == "train" else None
-        write_crop_store(crops_path(dataset, split), stored, settings.input_size, settings.enlarge, far)
+        for size, input_size in ({None: settings.input_size} | settings.more_input_sizes).items():
+            write_crop_store(crops_path(dataset, split, size), stored, input_size, settings.enlarge, far)
         people[split] = found
     return people
 
@@ -118,17 +128,15 @@ def prepare(dataset):
 def train(dataset, model, seed):
     """Train one run, or go on with it where it was interrupted; returns its curve as a data frame."""
     params = load_params()
-    settings, architecture = params.dataset(dataset), params.model(model)
-    store, validation = load_store(dataset, "train"), load_store(dataset, "val")
-    if store.input_size != settings.input_size:
-        raise UserError(f"{crops_path(dataset, 'train')}: made for another input_size; run the stage `prepare` again")
+    settings, description = params.dataset(dataset, model), params.model(model)
+    store, validation = load_store(dataset, "train", model), load_store(dataset, "val", model)
     skeleton = store.people.skeleton
     if params.skeleton(settings) not in (None, skeleton):
         again = f"dvc repro --force --single-item prepare@{dataset}"
         raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
     # everything that a run's weights depend on
-    identity = [asdict(settings), asdict(architecture), asdict(params.train), seed, store.fingerprint, STATE_VERSION]
+    identity = [asdict(settings), asdict(description), asdict(params.train), seed, store.fingerprint, STATE_VERSION]
     mark = fingerprint(*identity, torch.__version__)
     figure = headline(settings.reader)
 
@@ -137,7 +145,7 @@ def train(dataset, model, seed):
         return {f"val_{figure}": accuracy(settings, project_root(), validation.people, keypoints, scores)[figure]}
 
     torch.manual_seed(seed)
-    network = create_model(asdict(architecture), len(skeleton), settings.input_size)
+    network = create_model(description.architecture, len(skeleton), settings.input_size)
     folder = results_path(dataset, "train", run_name(model, seed))
     with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
 
@@ -154,6 +162,8 @@ def train(dataset, model, seed):
             settings.schedule,
             seed=seed,
             train=params.train,
+            intermediate_supervision=description.intermediate_supervision,
+            hard_keypoints=description.hard_keypoints,
             validate=validate,
             state=project_root() / "work" / "state" / mark,
             log=log,
@@ -184,7 +194,7 @@ def evaluate(dataset, model, seed):
         people = evaluation_people(dataset)
         predicted = predict_people([network], people, settings.enlarge, *how)
     else:
-        store = load_store(dataset, "val")
+        store = load_store(dataset, "val", model)
         people = store.people
         predicted = predict_store(network, store, *how)
     results, figures = judge(settings, options, people, *predicted)
@@ -246,11 +256,14 @@ def evaluate_weights(weights, dataset, split=None, detections=None):
 
 
 def load_figures(dataset):
-    """The figures of every run on a data set that params.yaml names: a data frame, one row a run."""
+    """The figures of every run on a data set that params.yaml names: a data frame, one row a run; input is the size
+    of its crops, as "256x192"."""
+    params = load_params()
     rows = []
     for model, seed in runs(dataset):
         figures = read_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"))
-        rows.append({"model": model, "seed": seed, **figures})
+        size = "x".join(map(str, params.dataset(dataset, model).input_size))
+        rows.append({"model": model, "seed": seed, "input": size, **figures})
     return pd.DataFrame(rows)
 
 
@@ -290,8 +303,10 @@ def tables(dataset):
 
 
 def networks():
-    """Write the tables of what every network of params.yaml costs and how far its blocks see; returns both."""
-    models = load_params().models
+    """Write the tables of what every network of params.yaml costs and how far its blocks see; returns both. Lines of
+    `models` that only train a network otherwise are left out."""
+    lines = load_params().models.items()
+    models = {name: line.architecture for name, line in lines if line == Model(**asdict(line.architecture))}
     table = cost.networks(models)
     table = pd.DataFrame(
         {
@@ -340,7 +355,7 @@ def picture_paths(dataset):
 def predicted_crops(dataset, model, seed, count):
     """The first of a run's predictions in the crops they were made of: crops (N, H, W, 3), keypoints (N, K, 2) in them
     and scores (N, K)."""
-    settings = load_params().dataset(dataset)
+    settings = load_params().dataset(dataset, model)
     image_ids, poses = load_poses(dataset, model, seed)
     paths = picture_paths(dataset)
     rows = [row for row, image_id in enumerate(image_ids) if image_id in paths][:count]
@@ -353,7 +368,7 @@ def predicted_crops(dataset, model, seed, count):
 def heads_of(dataset, model, seed, person, keypoint):
     """One validation person's crop (H, W, 3), the heatmaps of every head of a run (stages, 4, K, h, w) and the name of
     the keypoint, an index."""
-    store = load_store(dataset, "val")
+    store = load_store(dataset, "val", model)
     crop = store.window(person)
     network = load_run(dataset, model, seed)
     with torch.no_grad():

@@ -34,9 +34,8 @@ def results_table(figures, dataset, settings):
     names = figure_names(settings.reader)
     if not set(names) <= set(figures):
         raise UserError(f"{dataset}: the runs' figures lack {', '.join(set(names) - set(figures))}")
-    size = "x".join(map(str, settings.input_size))
     percent = 100 if settings.reader == "coco" else 1
-    ours = figures[["model", "seed"]].assign(data=dataset, source="this run", input=size)
+    ours = figures[["model", "seed", "input"]].assign(data=dataset, source="this run")
     ours[names] = (figures[names] * percent).where(figures[names] >= 0)  # COCO's -1: nobody to count
     rows = [ours]
     others = published(settings.reader, settings.skeleton)

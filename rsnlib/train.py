@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rsnlib.augment import augment
 from rsnlib.crops import compose, invert, normalise, quick_warp
-from rsnlib.losses import heatmap_loss
+from rsnlib.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
 from rsnlib.runtime import UserError, autocast, default_device, termination
 from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
@@ -23,14 +23,13 @@ SAVE_SHARE = 0.05  # of the time, at most
 PREFETCH = 4  # batches
 
 
-def train(model, store, settings, schedule, *, seed, train, validate=None, state=None, log=None):
+def train(model, store, settings, schedule, *, state=None, **options):
     """Train `model` on the crops of `store`, on the GPU where there is one; returns it and the training curve.
 
     store: the CropStore of the training people
-    settings: config.Dataset (kernels, augmentation); schedule: config.Schedule; train: config.Train
-    validate: model -> {figure: number}, called `train.validations` times, evenly, the last time at the end
+    settings: config.Dataset (kernels, augmentation); schedule: config.Schedule
     state: folder of the run's resumable states; where there is one, training goes on from it
-    log: called with each new row of the curve, a dict; on resuming, with the earlier rows first
+    options: those of `loop`
 
     The same seed gives the same weights on the same machine, interrupted or not. SIGTERM saves the state and stops.
     """
@@ -38,7 +37,7 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
         states = stack.enter_context(States(state)) if state else None
         terminated = stack.enter_context(termination())
         try:
-            return _train(model, store, settings, schedule, seed, train, validate, states, log, terminated)
+            return loop(model, store, settings, schedule, states=states, terminated=terminated, **options)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"the device has too little memory for batches of {schedule.batch_size} people: lower the schedule's "
@@ -46,7 +45,30 @@ def train(model, store, settings, schedule, *, seed, train, validate=None, state
             ) from None
 
 
-def _train(model, store, settings, schedule, seed, train, validate, states, log, terminated):
+def loop(
+    model,
+    store,
+    settings,
+    schedule,
+    *,
+    seed,
+    train,
+    intermediate_supervision=True,
+    hard_keypoints=HARD_KEYPOINTS,
+    validate=None,
+    log=None,
+    states,
+    terminated,
+):
+    """What `train` does.
+
+    train: config.Train
+    intermediate_supervision: whether every head learns, or the last stage's finest alone; hard_keypoints: as in
+        rsnlib.losses
+    validate: model -> {figure: number}, called `train.validations` times, evenly, the last time at the end
+    log: called with each new row of the curve, a dict; on resuming, with the earlier rows first
+    states: States, or None; terminated: an event that asks the loop to save its state and stop
+    """
     device = default_device()
     torch.manual_seed(seed)
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -82,8 +104,11 @@ def _train(model, store, settings, schedule, seed, train, validate, states, log,
         images = normalise(crops).contiguous(memory_format=torch.channels_last)
         targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
         with autocast(device, train.precision):
-            heads = model.heads(images)
-        loss = heatmap_loss(heads, targets, visible)
+            heatmaps = model.heads(images) if intermediate_supervision else model(images)
+        if intermediate_supervision:
+            loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
+        else:
+            loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -8,6 +8,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from rsnlib.models.attention import PRM
 from rsnlib.models.checkpoints import load_checkpoint, load_model, save_checkpoint, save_model
@@ -171,9 +173,22 @@ def test_our_own_file_says_what_it_is(tmp_path):
     assert_same(again, tensors(model))
 
 
+def test_a_file_from_before_a_field_was_there_has_its_default(tmp_path):
+    model = small(stages=2)
+    path = tmp_path / "ours.safetensors"
+    save_model(model, path)
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["rsnlib"])
+    del about["architecture"]["cross_stage"]
+    save_file(tensors(model), path, {"rsnlib": json.dumps(about)})
+    assert load_model(path).architecture == model.architecture
+
+
 @pytest.mark.parametrize(
     ("fields", "format", "why"),
     [
+        ({"stages": 2, "cross_stage": False}, "rsn", "cross_stage: false"),
+        ({"stages": 2, "cross_stage": False}, "mmpose", "cross_stage: false"),
         ({"attention": "prm"}, "rsn", "attention 'prm'.*never call"),
         ({"attention": "se"}, "rsn", "attention 'se'"),
         ({"branches": 3}, "rsn", "3 branches"),

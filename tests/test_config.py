@@ -43,9 +43,31 @@ def test_the_committed_parameters_are_the_papers(committed):
     assert coco.schedule.iterations == 96000 and coco.schedule.learning_rate == 4e-3
     assert coco.augmentation.scale == pytest.approx((0.8 * 0.75, 0.8 * 1.25))
     assert committed.dataset("mpii").schedule.iterations == 28800
-    assert committed.model("4xrsn18") == Architecture("residual_steps", stages=4, branches=4, branch_width=26)
+    model = committed.model("4xrsn18")
+    assert model.architecture == Architecture("residual_steps", stages=4, branches=4, branch_width=26)
+    assert (model.kernels, model.intermediate_supervision, model.hard_keypoints) == (None, True, 8)
     assert committed.model("rsn18-prm").attention == "prm"
     assert committed.train.weight_decay == 1e-5
+
+
+def test_one_list_names_the_papers_networks_and_every_ablation(committed):
+    lists, ablations = committed.model_lists, committed.ablations
+    assert set(lists["all"]) == set(lists["paper"]).union(lists["few"], *ablations.values())
+
+
+def test_an_ablation_differs_from_what_it_is_compared_with(committed):
+    for base, *others in committed.ablations.values():
+        lines = [committed.model(name) for name in (base, *others)]
+        assert all(line not in lines[:place] for place, line in enumerate(lines)), (base, others)
+
+
+def test_a_model_may_have_an_input_size_and_kernels_of_its_own(load_changed):
+    params = load_changed(["models", "rsn18-large", "kernels"], [23, 17, 13, 11, 7])
+    usual, large = params.dataset("coco", "rsn18"), params.dataset("coco", "rsn18-large")
+    assert (usual.input_size, usual.kernels) == ((256, 192), (15, 11, 9, 7, 5))
+    assert (large.input_size, large.kernels) == ((384, 288), (23, 17, 13, 11, 7))
+    assert params.dataset("coco", "rsn18-one-kernel").kernels == (5, 5, 5, 5, 5)
+    assert params.dataset("coco").kernels == (15, 11, 9, 7, 5)
 
 
 def test_a_change_is_read(load_changed):
@@ -89,6 +111,8 @@ def test_an_unknown_key_is_named(load_changed, level):
         ("datasets.demo.input_size", [100, 96]),  # not a multiple of 32
         ("datasets.demo.input_size", [128]),
         ("datasets.demo.input_size", [0, 96]),
+        ("datasets.demo.more_input_sizes", [[256, 192]]),  # no names
+        ("datasets.demo.more_input_sizes.large", [250, 192]),
         ("datasets.demo.kernels", [15, 11, 9, 7, 4]),
         ("datasets.demo.kernels", [15, 11, 9, 7]),
         ("datasets.demo.blur", 4),
@@ -109,6 +133,17 @@ def test_an_unknown_key_is_named(load_changed, level):
         ("models.rsn18.depths", [2, 2, 2]),
         ("models.rsn18.stages", "2"),
         ("models.rsn18", None),
+        ("models.rsn18.input_size", [256, 192]),  # no name
+        ("models.rsn18.kernels", [15, 11, 9, 7, 4]),
+        ("models.rsn18.kernels", 5),
+        ("models.rsn18.hard_keypoints", 0),
+        ("models.rsn18.intermediate_supervision", "no"),
+        ("models.rsn18.cross_stage", 1),
+        ("run.models", ["rsn18", "res18", "rsn18"]),
+        ("ablations.branches", ["rsn18", "rsn18-branches2", "rsn18"]),
+        ("ablations.branches", ["rsn18"]),  # nothing to compare it with
+        ("ablations", ["rsn18", "res18"]),
+        ("model_lists.few", "rsn18"),
         ("train.precision", "float16"),
         ("train.epochs", True),
         ("evaluate.flip_test", "yes"),
@@ -127,7 +162,9 @@ def test_a_wrong_value_is_named(load_changed, key, value):
         load_changed(key.split("."), value)
 
 
-@pytest.mark.parametrize("key", ["run", "run.seeds", "datasets.demo.schedule.warmup", "train.validations"])
+@pytest.mark.parametrize(
+    "key", ["run", "run.seeds", "datasets.demo.schedule.warmup", "datasets.lspet.more_input_sizes"]
+)
 def test_a_missing_key_is_named(load_changed, key):
     with pytest.raises(UserError, match=key.replace(".", r"\.") + ": is missing"):
         load_changed(key.split("."), None, remove=True)
@@ -145,6 +182,19 @@ def test_names_that_make_no_file_names_are_refused(load_changed, section, name):
 def test_what_is_run_must_exist(load_changed, section):
     with pytest.raises(UserError, match=f"{section} has no 'rsn19'; it has .*(rsn18|coco)"):
         load_changed(["run", section], ["rsn19"])
+
+
+@pytest.mark.parametrize("key", ["run.models", "ablations.branches", "model_lists.few"])
+def test_a_list_of_models_must_have_lines(load_changed, key):
+    with pytest.raises(UserError, match=rf"params.yaml: {key}: models has no 'rsn19'; it has .*rsn18"):
+        load_changed(key.split("."), ["rsn18", "rsn19"])
+
+
+def test_an_input_size_must_be_one_of_the_data_sets(load_changed):
+    with pytest.raises(
+        UserError, match=r"models.rsn18.input_size is 'huge', which datasets.demo.more_input_sizes lacks"
+    ):
+        load_changed(["models", "rsn18", "input_size"], "huge")
 
 
 @pytest.mark.parametrize(("dataset", "message"), [("cocoa", "has no 'cocoa'"), ("lspet", "evaluate.detections.lspet")])

@@ -1,9 +1,11 @@
 """The networks: structure, names, cost and memory."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
-from rsnlib.config import load_params
+from rsnlib.config import Model, load_params
 from rsnlib.cost import cost, networks, receptive_fields
 from rsnlib.models.attention import CBAM, PRM, SE
 from rsnlib.models.blocks import Res2Net, ResidualSteps
@@ -43,13 +45,27 @@ def test_any_network_at_any_size_for_any_number_of_keypoints(name, keypoints, in
 
 def test_the_zoo_and_params_yaml_describe_the_same_networks():
     models = load_params().models
-    assert {name: models.get(name) for name in ZOO} == ZOO
+    assert {name: models[name] for name in ZOO} == {name: Model(**asdict(network)) for name, network in ZOO.items()}
 
 
 def test_forward_is_the_last_and_finest_head():
     model = small(stages=2, attention="prm").eval()
     images = torch.randn(2, 3, *SMALL)
     assert torch.equal(model(images), model.heads(images)[:, -1, -1])
+
+
+@pytest.mark.parametrize("cross_stage", [True, False])
+def test_without_cross_stage_features_a_stage_sees_its_input_alone(cross_stage):
+    model = small(stages=2, cross_stage=cross_stage).eval()
+    torch.nn.init.zeros_(model.stages[0].cross.bn.weight)  # whose bias is zero: the second stage's input is black
+    one, other = model(torch.randn(2, 3, *SMALL))
+    assert torch.equal(one, other) == (not cross_stage)
+
+
+def test_without_cross_stage_features_there_are_no_skips():
+    with_skips, without = (small(stages=3, cross_stage=cross_stage) for cross_stage in (True, False))
+    skips = sum(p.numel() for name, p in with_skips.named_parameters() if ".skip_" in name)
+    assert 0 < skips == sum(p.numel() for p in with_skips.parameters()) - sum(p.numel() for p in without.parameters())
 
 
 def test_a_size_that_is_no_multiple_of_32_is_refused():

@@ -1,7 +1,5 @@
 """What readers see: tables with published numbers beside ours, and figures."""
 
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,7 +16,9 @@ from rsnlib.tables import base_model, caption, figure_names, published, results_
 
 
 def coco_runs(*models, **changes):
-    return pd.DataFrame([{"model": m, "seed": 0} | dict.fromkeys(FIGURES, 0.5) | changes for m in models])
+    return pd.DataFrame(
+        [{"model": m, "seed": 0, "input": "256x192"} | dict.fromkeys(FIGURES, 0.5) | changes for m in models]
+    )
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_an_ablation_stands_beside_what_it_varies(settings):
 
 
 def test_published_rows_say_what_they_were_measured_on(settings):
-    table = results_table(coco_runs("rsn18"), "demo", replace(settings, input_size=(128, 96)))
+    table = results_table(coco_runs("rsn18", input="128x96"), "demo", settings)
     assert table[["data", "input"]].iloc[0].tolist() == ["demo", "128x96"]
     assert set(table["data"][1:]) == {"COCO val"}
 
@@ -60,14 +60,16 @@ def test_nobody_to_count_is_a_blank_cell(settings, tmp_path):
 
 @pytest.mark.parametrize("name", ["lsp", "lspet"])
 def test_lsp_has_no_published_rows_and_is_in_per_cent_already(committed, name):
-    runs = pd.DataFrame([{"model": "rsn18", "seed": 3} | dict.fromkeys(figure_names(name), 81.25)])
+    runs = pd.DataFrame([{"model": "rsn18", "seed": 3, "input": "256x192"} | dict.fromkeys(figure_names(name), 81.25)])
     table = results_table(runs, name, committed.dataset(name))
     assert len(table) == 1 and table["Mean"][0] == 81.25
     assert published(name) is None
 
 
 def test_mpii_stands_beside_mpii(committed):
-    runs = pd.DataFrame([{"model": "4xrsn50", "seed": 0} | dict.fromkeys(figure_names("mpii"), 90.0)])
+    runs = pd.DataFrame(
+        [{"model": "4xrsn50", "seed": 0, "input": "256x256"} | dict.fromkeys(figure_names("mpii"), 90.0)]
+    )
     table = results_table(runs, "mpii", committed.dataset("mpii"))
     assert table.set_index("source")["Mean"].to_dict() == {"this run": 90.0, "paper": 91.6}
 

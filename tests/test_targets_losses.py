@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsnlib.losses import heatmap_loss
+from rsnlib.losses import finest_loss, heatmap_loss
 from rsnlib.models.checkpoints import load_checkpoint, released_name
 from rsnlib.models.zoo import create_model
 from rsnlib.targets import heatmap_size, heatmap_targets, inside_crop
@@ -100,6 +100,23 @@ def test_too_few_labelled_keypoints_are_averaged_with_zeros():
     heads[0, 0, 3] = 2
     visible = torch.tensor([[2, 1] + [0] * 8])
     assert heatmap_loss(heads, torch.zeros(1, 5, 10, 1, 1), visible).item() == pytest.approx((4 + 4) / 8)
+
+
+def test_without_mining_the_finest_head_learns_every_labelled_keypoint():
+    heads = torch.zeros(2, 2, 4, 10, 1, 1)
+    heads[:, :, 3, :, 0, 0] = torch.tensor([9.0, 1, 2, 3, 4, 5, 6, 7, 8, 100])
+    visible = torch.tensor([[2] * 8 + [1, 0], [2] + [0] * 9])  # the second person has a single keypoint
+    loss = heatmap_loss(heads, torch.zeros(2, 5, 10, 1, 1), visible, hard_keypoints=None)
+    people = [sum(error**2 for error in range(1, 10)) / 10, 9**2 / 10]
+    assert loss.item() == pytest.approx(2 * np.mean(people))  # two stages
+
+
+def test_more_hard_keypoints_than_there_are_are_all():
+    heatmaps, visible = torch.rand(3, 14, 4, 4), torch.full((3, 14), 2)
+    target = torch.zeros_like(heatmaps)
+    everything = finest_loss(heatmaps, target, visible, hard_keypoints=None)
+    torch.testing.assert_close(everything, heatmaps.square().mean(dim=(1, 2, 3)))
+    assert torch.equal(finest_loss(heatmaps, target, visible, hard_keypoints=17), everything)
 
 
 def test_each_stage_learns_wide_to_narrow_and_the_last_one_narrower():

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +196,26 @@ def test_stopping_early_ends_the_preparing_thread(monkeypatch, count):
     closing.start()
     closing.join(timeout=3)
     assert not closing.is_alive()
+
+
+def test_without_intermediate_supervision_the_last_finest_head_alone_learns(run):
+    model = create_model({"block": "bottleneck", "depths": [1] * 4, "stages": 2}, 17, (64, 64))
+    start = deepcopy(model)
+    run(model=model, intermediate_supervision=False)
+    learnt = [
+        [not same_weights(*heads) for heads in zip(stage.heads, first.heads)]
+        for stage, first in zip(model.stages, start.stages)
+    ]
+    assert learnt == [[False] * 4, [False, False, False, True]]
+    assert not model.stem.conv.weight.equal(start.stem.conv.weight)
+
+
+@pytest.mark.parametrize("options", [{}, {"intermediate_supervision": False}])
+def test_mining_changes_what_is_learnt(run, options):
+    schedule = replace(SCHEDULE, iterations=2)
+    mined, everything = (run(schedule, hard_keypoints=count, **options) for count in (8, None))
+    assert mined[1][0]["loss"] > everything[1][0]["loss"]  # the mean of the worst
+    assert not same_weights(mined[0], everything[0])
 
 
 # ---- how long and how fast

@@ -183,6 +183,8 @@ def _norm_of(bias):
 
 def _beyond_released(a):
     """What of an architecture the released RSN and MSPN code cannot express, or None."""
+    if not (a.cross_stage or a.stages == 1):
+        return "stages that do not see one another's features (cross_stage: false)"
     if a.attention is not None:
         return f"attention {a.attention!r}: the released networks never call any"
     if a.block == "res2net":
@@ -194,6 +196,8 @@ def _beyond_released(a):
 
 def _beyond_mmpose(a):
     """What of an architecture MMPose's RSN, MSPN and MSPNHead cannot express, or None."""
+    if not (a.cross_stage or a.stages == 1):
+        return "stages that do not see one another's features (cross_stage: false)"
     if a.attention not in (None, "prm-mmpose") or (a.attention and a.attention_at != "every"):
         return f"attention {a.attention!r} at {a.attention_at!r}: it knows 'prm-mmpose' at 'every' head alone"
     if a.block == "res2net":

@@ -35,18 +35,18 @@ class Head(Recomputable):
 
 
 class Up(Recomputable):
-    """One up unit: this level's features plus those of the coarser unit, and the skip that the next stage adds to its
-    down features of this level.
+    """One up unit: this level's features plus those of the coarser unit, and the skip, if there is to be one, that the
+    next stage adds to its down features of this level.
 
     down: (N, channels, h, w), coarser: (N, 256, h / 2, w / 2) or None -> (N, 256, h, w), (N, channels, h, w) or None
     """
 
-    def __init__(self, channels, coarsest, feeds_next):
+    def __init__(self, channels, coarsest, skips):
         super().__init__()
         self.lateral = ConvNorm(channels, UP_CHANNELS, relu=False)
         self.coarser = None if coarsest else ConvNorm(UP_CHANNELS, UP_CHANNELS, relu=False)
-        self.skip_down = ConvNorm(channels, channels) if feeds_next else None
-        self.skip_up = ConvNorm(UP_CHANNELS, channels) if feeds_next else None
+        self.skip_down = ConvNorm(channels, channels) if skips else None
+        self.skip_up = ConvNorm(UP_CHANNELS, channels) if skips else None
 
     def forward(self, down, coarser):
         x = self.lateral(down)
@@ -59,7 +59,8 @@ class Up(Recomputable):
 class Stage(nn.Module):
     """Four down levels, four up units, four heads.
 
-    x: (N, 64, h, w) -> ups: four (N, 256, ...), coarse to fine; the next stage's input and skips (fine to coarse)
+    x: (N, 64, h, w) -> ups: four (N, 256, ...), coarse to fine; the next stage's input and skips (fine to coarse;
+    each None without cross-stage features)
     """
 
     def __init__(self, architecture, keypoints, feeds_next):
@@ -76,7 +77,8 @@ class Stage(nn.Module):
                 channels = width * a.expansion
             self.down.append(nn.Sequential(*blocks))
         self.up = nn.ModuleList(  # coarse to fine
-            Up(width * a.expansion, coarsest=width == WIDTHS[-1], feeds_next=feeds_next) for width in reversed(WIDTHS)
+            Up(width * a.expansion, coarsest=width == WIDTHS[-1], skips=feeds_next and a.cross_stage)
+            for width in reversed(WIDTHS)
         )
         self.heads = nn.ModuleList()  # coarse to fine
         for width in reversed(WIDTHS):
@@ -89,7 +91,7 @@ class Stage(nn.Module):
         downs = []
         for level, blocks in enumerate(self.down):
             x = blocks(x)
-            if skips is not None:
+            if skips[level] is not None:
                 x = x + skips[level]
             downs.append(x)
         ups, new_skips = [], []
@@ -128,7 +130,7 @@ class Network(nn.Module):
     def features(self, images):
         """The up units' features of each stage: list over stages of four (N, 256, ...), coarse to fine."""
         x = self.pool(self.stem(images))
-        skips = None
+        skips = [None] * len(WIDTHS)
         features = []
         for stage in self.stages:
             ups, x, skips = stage(x, skips)

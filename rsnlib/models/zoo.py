@@ -26,6 +26,7 @@ ZOO = {
     "rsn18": RSN18,
     "rsn18-prm": replace(RSN18, attention="prm"),
     "2xrsn18": replace(RSN18, stages=2),
+    "3xrsn18": replace(RSN18, stages=3),
     "4xrsn18": replace(RSN18, stages=4),
     "rsn50": RSN50,
     "2xrsn50": replace(RSN50, stages=2),
