@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+from dataclasses import dataclass
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -10,6 +12,8 @@ from rsnlib.runtime import UserError, read_json
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 PERSON = 1
+PIECE = 4_000_000  # predictions in all draws that are resampled at a time, for the memory they take
+EMPTY = {"dtScores": [], "dtMatches": [], "dtIgnore": [], "gtIgnore": []}  # where pycocotools says None
 
 
 def coco_results(image_ids, keypoints, scores, box_scores, boxes=None):
@@ -40,19 +44,88 @@ def coco_ap(results, annotations):
     results: a list in COCO's results format, or the path of its JSON
     annotations: the path of the annotations' JSON
     """
-    if not isinstance(results, list):
-        results = read_json(results)
-    truth = COCO()
-    truth.dataset = read_json(annotations)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth.createIndex()
-        strangers = {result["image_id"] for result in results} - set(truth.imgs)
-        if strangers:
-            raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
-        if not results:
+        evaluation = _evaluation(results, annotations)
+        if not evaluation.cocoDt.anns:
             return dict.fromkeys(FIGURES, 0.0)
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(FIGURES, map(float, evaluation.stats), strict=True))
+
+
+def _evaluation(results, annotations):
+    """pycocotools' evaluation, not yet begun."""
+    if not isinstance(results, list):
+        results = read_json(results)
+    truth = COCO()
+    truth.dataset = read_json(annotations)
+    truth.createIndex()
+    strangers = {result["image_id"] for result in results} - set(truth.imgs)
+    if strangers:
+        raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
+    return COCOeval(truth, truth.loadRes(results) if results else COCO(), "keypoints")
+
+
+@dataclass(frozen=True)
+class Matches:
+    """All that average precision is computed from: D predictions, the best first, at T thresholds of similarity, on I
+    pictures.
+
+    right, wrong: (T, D) bool; neither where a prediction is of somebody who does not count (a crowd)
+    pictures: (D,), each prediction's picture, from 0, in the order of the image ids
+    people: (I,), how many people there are to find in each picture
+    recalls: the recalls at which the precision is averaged
+    """
+
+    right: np.ndarray
+    wrong: np.ndarray
+    pictures: np.ndarray
+    people: np.ndarray
+    recalls: np.ndarray
+
+
+def coco_matches(results, annotations):
+    """Which predictions pycocotools takes for right. results and annotations: as `coco_ap` takes them"""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = _evaluation(results, annotations)
+        evaluation.params.catIds, evaluation.params.areaRng = [PERSON], evaluation.params.areaRng[:1]  # of every size
+        evaluation.evaluate()
+    thresholds = len(evaluation.params.iouThrs)
+    found = [picture or EMPTY for picture in evaluation.evalImgs]
+    scores = np.concatenate([picture["dtScores"] for picture in found])
+    order = np.argsort(-scores, kind="stable")
+    matched, ignored = (
+        np.concatenate([np.reshape(picture[key], (thresholds, -1)) for picture in found], axis=1)[:, order] != 0
+        for key in ("dtMatches", "dtIgnore")
+    )
+    return Matches(
+        right=matched & ~ignored,
+        wrong=~matched & ~ignored,
+        pictures=np.repeat(np.arange(len(found)), [len(picture["dtScores"]) for picture in found])[order],
+        people=np.array([np.count_nonzero(np.equal(picture["gtIgnore"], 0)) for picture in found]),
+        recalls=evaluation.params.recThrs,
+    )
+
+
+def resampled_ap(matches, counts):
+    """The average precision, a fraction, where picture i counts counts[:, i] times: what pycocotools gives on so many
+    copies of it. (draws, I) -> (draws,), NaN where there is nobody to find."""
+    pieces = 1 + len(counts) * len(matches.pictures) // PIECE
+    return np.concatenate([_resampled_ap(matches, piece) for piece in np.array_split(counts, pieces)])
+
+
+def _resampled_ap(matches, counts):
+    weights = counts[:, matches.pictures]  # (draws, D)
+    people = np.where(counts @ matches.people > 0, counts @ matches.people, np.nan)[:, None]
+    precisions = np.zeros((len(counts), len(matches.right), len(matches.recalls)))
+    for threshold, (right, wrong) in enumerate(zip(matches.right, matches.wrong)):
+        # recall rises, and precision has its peaks, at right predictions: only they matter
+        hits = weights[:, right].cumsum(axis=1)
+        misses = (weights * wrong).cumsum(axis=1)[:, right]
+        precision = hits / (hits + misses + np.spacing(1))
+        highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or a higher one
+        for draw, recall in enumerate(hits / people):
+            reached = np.searchsorted(recall, matches.recalls)
+            precisions[draw, threshold] = np.append(highest[draw], 0)[reached]
+    return np.where(np.isnan(people[:, 0]), np.nan, precisions.mean(axis=(1, 2)))
