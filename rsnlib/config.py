@@ -167,11 +167,14 @@ class Evaluate:
 
 @dataclass(config=strict)
 class Params:
+    """All of params.yaml. ablations: models whose tables set them side by side, in groups, the first the reference."""
+
     run: Run
     datasets: dict[Name, Dataset]
     models: dict[Name, Architecture]
     train: Train
     evaluate: Evaluate
+    ablations: dict[Name, tuple[Name, ...]] = field(default_factory=dict)
 
     def dataset(self, name):
         return self._named("datasets", name)
