@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | site | evaluate | submit | predict | export"""
+"""python -m rsnlib demo | notebook | site | evaluate | submit | predict | export | readme"""
 
 import argparse
 import json
@@ -48,6 +48,8 @@ def main():
     submit.add_argument("--algorithm", required=True, help="the name under which the server lists it")
     submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
 
+    commands.add_parser("readme", help="write the tables of results/ into README.md, between its markers")
+
     arguments = parser.parse_args()
     try:
         if arguments.command == "demo":
@@ -90,6 +92,10 @@ def main():
             path = write_submission(arguments.results, arguments.split, arguments.algorithm, arguments.output)
             check_submission(path)
             print(path)
+        elif arguments.command == "readme":
+            from rsnlib.readme import write_readme
+
+            write_readme()
         else:
             from rsnlib.pipeline import run_notebook
 

@@ -1,5 +1,6 @@
 """The stages of dvc.yaml: what each reads, writes and where. Notebooks call these; nothing else knows the layout."""
 
+import hashlib
 import platform
 import signal
 import sys
@@ -13,6 +14,7 @@ import psutil
 import torch
 from dvclive import Live
 from nbclient.exceptions import DeadKernelError
+from ruamel.yaml import YAML
 
 from rsnlib import cost
 from rsnlib.augment import reach
@@ -28,14 +30,23 @@ from rsnlib.crops import (
     write_crop_store,
 )
 from rsnlib.datasets import read_detections, read_people
-from rsnlib.metrics import accuracy, coco_results, headline, suppress
+from rsnlib.metrics import accuracy, coco_results, headline, resampled_headline, suppress
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import Poses, predict_people, predict_store, skeleton_of
 from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
-from rsnlib.tables import caption, results_table, write_table
-from rsnlib.train import STATE_VERSION, cut_crops
+from rsnlib.tables import (
+    ablation_caption,
+    ablation_table,
+    differences,
+    origin,
+    results_caption,
+    results_table,
+    server_table,
+    write_table,
+)
+from rsnlib.train import STATE_VERSION, cut_crops, iterations
 from rsnlib.train import train as train_model
 
 
@@ -169,7 +180,7 @@ def train(dataset, model, seed):
             log=log,
         )
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
-    about |= {"enlarge": settings.enlarge, "blur": settings.blur}
+    about |= {"enlarge": settings.enlarge, "blur": settings.blur, "machine": machine()}
     about["categories"] = np.unique(store.people.categories).tolist()
     save_model(network, weights_path(dataset, model, seed), about)
     return pd.DataFrame(curve)
@@ -292,14 +303,87 @@ def training_crops(dataset, people, variations):
     return cut_crops(rows, store, settings, np.random.default_rng(0))
 
 
-def tables(dataset):
-    """Write the results table of a data set; returns it and its caption."""
+def load_draws(dataset):
+    """The headline figure of every run on a data set, on the same resampled validation pictures for all: {model: array
+    (seeds, draws)}, in the unit of `load_figures`."""
     settings = load_params().dataset(dataset)
-    people = len(CropStore(crops_path(dataset, "val")))
-    table = results_table(load_figures(dataset), dataset, settings)
-    text = caption(dataset, settings, people, machine(), detected=dataset in load_params().evaluate.detections)
-    write_table(table, results_path(dataset, "tables"), "results", text)
-    return table, text
+    people = load_store(dataset, "val").people
+    draws = {}
+    for model, seed in runs(dataset):
+        results = read_json(predictions_path(dataset, model, seed))
+        draws.setdefault(model, []).append(resampled_headline(settings, project_root(), people, results))
+    return {model: np.stack(seeds) for model, seeds in draws.items()}
+
+
+def tables(dataset):
+    """Write every table of a data set: its results, each group of `ablations` of which two models are run and what
+    these say in words, and the published results of its test people. Returns their Markdown, {title: text}."""
+    params = load_params()
+    settings, seeds, folder = params.dataset(dataset), len(params.run.seeds), results_path(dataset, "tables")
+    figures, draws, made = load_figures(dataset), load_draws(dataset), run_origin(dataset)
+
+    table, text = results_table(figures, draws, dataset, settings), results_caption(settings, seeds, made)
+    written = {"Results": write_table(table, folder, "results", text)}
+
+    ablations = {}
+    for name, group in params.ablations.items():
+        models = [model for model in group if model in params.run.models]
+        if len(models) > 1:
+            costs = {model: run_cost(dataset, model) for model in models}
+            ablations[name] = ablation_table(figures, draws, models, costs, settings)
+    written["Differences"] = differences(ablations, dataset, settings.reader, seeds)
+    with whole_file(folder / "differences.md", "w") as file:
+        file.write(written["Differences"])
+    text = ablation_caption(settings, seeds, made)
+    formats = {"difference": "{:+.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
+    for name, table in ablations.items():
+        written[f"Ablation: {name}"] = write_table(table, folder, f"ablation-{name}", text, formats=formats)
+
+    table = server_table(dataset, settings)
+    if table is not None:
+        text = "As published, per cent. Ours are missing: only the data set's own server can judge its test people."
+        written["Test people"] = write_table(table, folder, "test", text)
+    return written
+
+
+def run_cost(dataset, model):
+    """(parameters, multiply-adds) of a trained network, for one person."""
+    network = load_run(dataset, model, load_params().run.seeds[0])
+    return cost.cost(network.architecture, network.keypoints, network.input_size)
+
+
+def run_origin(dataset):
+    """What the runs on a data set were made of, in words (tables.origin)."""
+    params = load_params()
+    settings = params.dataset(dataset)
+    stores = {split: CropStore(crops_path(dataset, split)) for split in ("train", "val")}
+    people = {split: len(store) for split, store in stores.items()}
+    trained_as = [load_run(dataset, model, seed).about for model, seed in runs(dataset)]
+    return origin(
+        dataset,
+        people,
+        iterations(settings.schedule, people["train"], params.train.epochs),
+        settings.schedule.batch_size,
+        ", ".join(dict.fromkeys(about.get("machine", "an unrecorded machine") for about in trained_as)),
+        {
+            "parameters": fingerprint([about["params"] for about in trained_as], asdict(params.evaluate)),
+            "data": fingerprint([store.fingerprint for store in stores.values()]),
+            "code": code_fingerprint("prepare", "train", "evaluate", "tables"),
+        },
+        dataset in params.evaluate.detections,
+    )
+
+
+def code_fingerprint(*stages):
+    """Stands for the code that stages of dvc.yaml depend on: rooms of rsnlib and notebooks."""
+    root = project_root()
+    known = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+    paths = [
+        root / path for stage in stages for path in known[stage]["deps"] if path.startswith(("rsnlib", "notebooks"))
+    ]
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    digests = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return fingerprint(digests)
 
 
 def networks():
@@ -321,9 +405,11 @@ def networks():
     fields = cost.receptive_fields(models)
     fields.columns = [f"branch {name}" if isinstance(name, int) else name for name in fields.columns]
     folder = project_root() / "results" / "networks"
-    text = "Cost of every network of params.yaml for one person; published: the paper's GFLOPs."
+    marks = fingerprint({name: asdict(model) for name, model in models.items()}), code_fingerprint("networks")
+    made = "Fingerprints: parameters {}, code {}.".format(*marks)
+    text = f"Cost of every network of params.yaml for one person; published: the paper's GFLOPs. {made}"
     write_table(table, folder, "networks", text, decimals=3)
-    text = "Receptive fields, in cells of the block's input, that reach the end of each branch of a block."
+    text = f"Receptive fields, in cells of the block's input, that reach the end of each branch of a block. {made}"
     write_table(fields, folder, "receptive-fields", text)
     return table, fields
 

@@ -1,15 +1,22 @@
 """Runs to tables a person reads: ours beside published numbers, as Markdown, CSV and LaTeX."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
+from rsnlib.metrics import headline
+from rsnlib.metrics.bootstrap import DRAWS, mean_and_interval, paired_difference
 from rsnlib.metrics.coco import FIGURES
 from rsnlib.metrics.pck import GROUPS
 from rsnlib.runtime import UserError, whole_file
 
 PUBLISHED = {"coco": "published.csv", "mpii": "published_mpii.csv"}
+LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
+    | {">": r"\textgreater{}", "|": r"\textbar{}", "`": ""}
+    | {character: f"\\{character}" for character in "%_&#${}"}
+)
+SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # to the page, where it is too wide
 
 
 def published(reader, skeleton=None):
@@ -25,26 +32,36 @@ def figure_names(reader):
     return list(FIGURES) if reader == "coco" else [*GROUPS, "Mean"]
 
 
-def results_table(figures, dataset, settings):
-    """Our runs beside the published validation results of the same models, one row each, figures in per cent.
+def results_table(figures, draws, dataset, settings):
+    """Our models beside the published validation results of the same models, one row each, figures in per cent: means
+    over the seeds; the headline figure, first, with its interval (columns "<figure> low", "<figure> high").
 
-    figures: a data frame, one row a run (pipeline.load_figures)
+    figures: a data frame, one row a run (pipeline.load_figures); draws: {model: (seeds, draws)} (pipeline.load_draws)
     dataset: its name; settings: config.Dataset
     """
-    names = figure_names(settings.reader)
+    names, first = figure_names(settings.reader), headline(settings.reader)
     if not set(names) <= set(figures):
         raise UserError(f"{dataset}: the runs' figures lack {', '.join(set(names) - set(figures))}")
-    percent = 100 if settings.reader == "coco" else 1
-    ours = figures[["model", "seed", "input"]].assign(data=dataset, source="this run")
-    ours[names] = (figures[names] * percent).where(figures[names] >= 0)  # COCO's -1: nobody to count
-    rows = [ours]
+    percent = per_cent(settings.reader)
+    figures = figures.assign(**{name: (percent * figures[name]).where(figures[name] >= 0) for name in names})
+    rows = []
+    for (model, size), runs in figures.groupby(["model", "input"], sort=False):  # COCO's -1, nobody to count, is blank
+        _, low, high = mean_and_interval(runs[first].to_numpy(), percent * draws[model])
+        bounds = {f"{first} low": low, f"{first} high": high}
+        rows.append({"model": model, "seeds": len(runs), "input": size} | runs[names].mean().to_dict() | bounds)
+    table = pd.DataFrame(rows).assign(data=dataset, source="this run")
     others = published(settings.reader, settings.skeleton)
     if others is not None:
         others = others[(others["split"] == "val") & others["model"].isin(figures["model"].map(base_model))]
-        label = {"coco": "COCO val", "mpii": "MPII val"}[settings.reader]
-        rows.append(others.assign(data=label)[["model", "source", "data", "input", *names]])
-    table = pd.concat(rows, ignore_index=True)[["model", "source", "seed", "data", "input", *names]]
-    return table.assign(seed=table["seed"].astype("Int64"))
+        table = pd.concat([table, others.assign(data=f"{settings.reader.upper()} val")], ignore_index=True)
+    order = [first, f"{first} low", f"{first} high", *(name for name in names if name != first)]
+    table = table[["model", "source", "seeds", "data", "input", *order]]
+    return table.assign(seeds=table["seeds"].astype("Int64"))
+
+
+def per_cent(reader):
+    """What makes a data set's figures per cent: COCO's are fractions."""
+    return 100 if reader == "coco" else 1
 
 
 def base_model(name):
@@ -52,33 +69,161 @@ def base_model(name):
     return name if name.endswith("-mmpose") else name.split("-")[0]
 
 
-def write_table(table, folder, name, caption, decimals=1):
-    """`table` as <name>.md, .csv and .tex (booktabs) in `folder`; the caption says what the reader sees."""
+def ablation_table(figures, draws, models, costs, settings):
+    """Models side by side, the first of them the reference: what each costs, its headline figure with its interval, its
+    difference to the reference with the interval of a paired bootstrap, in per cent, and what was published.
+
+    figures, draws and settings: as for `results_table`
+    costs: {model: (parameters, multiply-adds)}
+    """
+    first, percent = headline(settings.reader), per_cent(settings.reader)
+    runs = {model: percent * figures.loc[figures["model"] == model, first].to_numpy() for model in models}
+    rows = []
+    for model in models:
+        figure = mean_and_interval(runs[model], percent * draws[model])
+        own, reference = ((runs[name], percent * draws[name]) for name in (model, models[0]))
+        difference = paired_difference(*own, *reference) if model != models[0] else (float("nan"),) * 3
+        rows.append([model, *(number / unit for number, unit in zip(costs[model], (1e6, 1e9))), *figure, *difference])
+    columns = ["model", "parameters (M)", "multiply-adds (G)"]
+    columns += [f"{name}{end}" for name in (first, "difference") for end in ("", " low", " high")]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(1, "input", [figures.loc[figures["model"] == model, "input"].iloc[0] for model in models])
+    table["verdict"] = ["reference", *map(verdict, table["difference low"][1:], table["difference high"][1:])]
+    others = published(settings.reader, settings.skeleton)
+    if others is not None:
+        others = others[(others["split"] == "val") & others["model"].isin(models)]
+        for source, numbers in others.drop_duplicates(["model", "source"]).groupby("source", sort=False):
+            table[source] = table["model"].map(numbers.set_index("model")[first])
+    return table
+
+
+def verdict(low, high):
+    """What the interval of a difference says."""
+    return "higher" if low > 0 else "lower" if high < 0 else "no difference shown"
+
+
+def differences(ablations, dataset, reader, seeds):
+    """What the ablation tables of a data set, {name: table}, say in words: a Markdown list and what it rests on."""
+    said, figure = [], headline(reader)
+    for name, table in ablations.items():
+        reference, parts = table["model"][0], []
+        for row in table[1:].to_dict("records"):
+            numbers = f"{row['difference']:+.1f} {figure} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
+            if row["verdict"] == "no difference shown":
+                parts.append(f"between {row['model']} and {reference} no difference is shown ({numbers})")
+            else:
+                parts.append(f"{row['model']} scores {row['verdict']} than {reference} ({numbers})")
+        said.append(f"- {name}: {'; '.join(parts)}.\n")
+    if not said:
+        return "No group of `ablations` in `params.yaml` has two of the models that are run.\n"
+    return "".join(said) + f"\nTrainings on {dataset}. {_differences(seeds)}{_warning(dataset)}\n"
+
+
+def server_table(dataset, settings):
+    """What was published of the data set's test people, per cent, in the layout of the paper; None where nothing was.
+    Their annotations are not public: only the data set's own server can judge ours."""
+    others = published(settings.reader, settings.skeleton)
+    if others is None or dataset not in others["dataset"].values:
+        return None
+    rows = others[(others["dataset"] == dataset) & others["split"].str.startswith("test")]
+    return rows.drop(columns="dataset").rename(columns={"gflops": "multiply-adds (G)"}).dropna(axis=1, how="all")
+
+
+def shown(table, decimals=1, formats=()):
+    """The table as a reader sees it, all text: numbers rounded, blank where there is none, and an interval, the columns
+    "x low" and "x high", in brackets behind x.
+
+    formats: {column: format string} of those that `decimals` does not suit
+    """
+    formats = dict.fromkeys(table.select_dtypes("float"), f"{{:.{decimals}f}}") | dict(formats)
+    rounded = {column: table[column].map(style.format, na_action="ignore") for column, style in formats.items()}
+    text = table.assign(**rounded).astype(object)
+    text = text.where(text.notna(), "")
+    for column in [column for column in table if f"{column} low" in table]:
+        bounds = zip(text.pop(f"{column} low"), text.pop(f"{column} high"))
+        text[column] += [f" [{low}, {high}]" if low else "" for low, high in bounds]
+    return text
+
+
+def write_table(table, folder, name, caption, decimals=1, formats=()):
+    """`table` as <name>.md, .csv and .tex (for booktabs and graphicx) in `folder`; the caption says what the reader
+    sees. Returns the Markdown.
+
+    decimals, formats: as for `shown`; the CSV has all columns and four decimals
+    """
     folder = Path(folder)
+    text = shown(table, decimals, formats)
     numbers = table.select_dtypes("float").columns
-    shown = table.assign(
-        **{column: table[column].map(f"{{:.{decimals}f}}".format, na_action="ignore") for column in numbers}
-    )
-    shown = shown.astype(object).where(shown.notna(), "")
     with whole_file(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")
+    align = ["right" if column in numbers else "left" for column in text]
+    markdown = text.to_markdown(index=False, colalign=align, disable_numparse=True) + f"\n\n{caption}\n"
     with whole_file(folder / f"{name}.md", "w") as file:
-        align = ["right" if column in numbers else "left" for column in table]
-        file.write(shown.to_markdown(index=False, colalign=align, disable_numparse=True) + f"\n\n{caption}\n")
+        file.write(markdown)
+    style = text.map(latex).rename(columns=latex).style.hide(axis="index")
+    align = "".join(side[0] for side in align)
+    source = style.to_latex(column_format=align, hrules=True, position_float="centering", caption=latex(caption))
+    source = source.replace(r"\begin{tabular}", SHRINK + "\n\\begin{tabular}")
+    source = source.replace(r"\end{tabular}", r"\end{tabular}}")
     with whole_file(folder / f"{name}.tex", "w") as file:
-        align = "".join("r" if column in numbers else "l" for column in table)
-        style = shown.style.hide(axis="index").format(escape="latex")
-        text = re.sub(r"([%_&#$])", r"\\\1", caption.replace("`", ""))
-        file.write(style.to_latex(column_format=align, hrules=True, caption=text))
+        file.write(source)
+    return markdown
 
 
-def caption(dataset, settings, people, machine, detected=False):
-    """What a results table says of itself. detected: whether the boxes were a detector's."""
-    drawn = " Drawn people, a short recipe: these numbers say nothing about COCO." if dataset == "demo" else ""
-    unit = "object keypoint similarity" if settings.reader == "coco" else "the share of correct keypoints"
-    boxes = "a detector's boxes" if detected else "true boxes"
+def latex(text):
+    """`text` as LaTeX prints it; Markdown's backticks are left out."""
+    return str(text).translate(LATEX)
+
+
+def results_caption(settings, seeds, made):
+    """What a results table says of itself. settings: config.Dataset; made: the `origin` of our rows"""
     others = "" if published(settings.reader, settings.skeleton) is None else " Other rows: as published."
-    return (
-        f"Rows of `this run`: {dataset}, {people} validation people in {boxes}, by {unit}, per cent; {machine}.{drawn}"
-        f"{others}"
+    return f"{_figures(settings.reader, seeds)} Rows of `this run`: {made}{others}"
+
+
+def ablation_caption(settings, seeds, made):
+    """What an ablation table says of itself. settings: config.Dataset; made: the `origin` of its runs"""
+    text = f"{_figures(settings.reader, seeds)} {_differences(seeds)} Trainings: {made}"
+    if published(settings.reader, settings.skeleton) is None:
+        return text
+    return f"{text} Columns named for a source: as published, on {settings.reader.upper()} val."
+
+
+def _figures(reader, seeds):
+    """What figures are, and the brackets behind them."""
+    kind = "Average precision and recall by object keypoint similarity" if reader == "coco" else "Correct keypoints"
+    if seeds > 1:
+        return f"{kind}, per cent; means over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)."
+    return f"{kind}, per cent; one seed, in brackets the 95 % interval over people (bootstrap, {DRAWS:,} draws)."
+
+
+def _differences(seeds):
+    """What differences and their verdicts are."""
+    text = (
+        f"Differences: with the 95 % interval of a paired bootstrap over people ({DRAWS:,} draws, the same for every "
+        "model), and called higher or lower only where it leaves out 0."
     )
+    if seeds > 1:
+        return f"{text} They are between means over {seeds} seeds."
+    return f"{text} They are between single trainings: other seeds may differ."
+
+
+def origin(dataset, people, iterations, batch_size, machine, fingerprints, detected=False):
+    """Where our numbers come from, for a caption.
+
+    people: {"train": how many, "val": how many}; detected: whether these are in a detector's boxes
+    iterations: of batch_size people; machine: what trained; fingerprints: {of what: it}
+    """
+    boxes = "a detector's boxes" if detected else "true boxes"
+    epochs = iterations * batch_size / people["train"]
+    marks = ", ".join(f"{name} {mark}" for name, mark in fingerprints.items())
+    return (
+        f"{dataset}, {people['train']:,} people to train on, {people['val']:,} to validate on in {boxes}; "
+        f"{iterations:,} iterations of {batch_size} people ({epochs:.3g} epochs) on {machine}; "
+        f"fingerprints: {marks}.{_warning(dataset)}"
+    )
+
+
+def _warning(dataset):
+    """What a reader of the demo's numbers must know."""
+    return " Drawn people, a short recipe: these numbers say nothing about COCO." if dataset == "demo" else ""

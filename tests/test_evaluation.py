@@ -1,9 +1,12 @@
 """Networks and ensembles judged in true and in a detector's boxes, cut from the pictures."""
 
 import json
+import re
+import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -13,11 +16,11 @@ from rsnlib import pipeline
 from rsnlib.__main__ import main
 from rsnlib.crops import CropStore, write_crop_store
 from rsnlib.datasets import read_detections, read_people
-from rsnlib.metrics import coco_ap
+from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import average_heatmaps, predict_people, predict_store
-from rsnlib.runtime import UserError
+from rsnlib.runtime import UserError, write_json
 from rsnlib.submission import check_submission, write_submission
 
 DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
@@ -275,3 +278,113 @@ def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, de
         assert np.abs(crops - windows).max() <= 1  # a grey level, for the rounding of a picture among others
     (picture, *_), *_ = pipeline.pictures("coco", "res18", 0, count=2)
     assert picture.ndim == 3
+
+
+# ---- the tables of runs
+
+
+@pytest.fixture
+def judged(demo_folder, tmp_path, monkeypatch):
+    """A function: a project whose models predicted the drawn people, others than rsn18 with more noise."""
+    people = read_people(demo_folder, "coco", "val2017")
+    random = np.random.default_rng(0)
+    noise = random.normal(0, 1, (3, *people.keypoints.shape))
+    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+    for name in ("dvc.yaml", "rsnlib", "notebooks"):
+        (tmp_path / name).symlink_to(pipeline.project_root() / name)
+
+    def make(seeds, detections=None, models=("rsn18", "rsn18-prm")):
+        values["datasets"]["demo"]["root"] = str(demo_folder)
+        values["run"] = {"datasets": ["demo"], "models": list(models), "seeds": list(range(seeds))}
+        values["evaluate"]["detections"] = {"demo": detections} if detections else {}
+        YAML(typ="safe").dump(values, tmp_path / "params.yaml")
+        monkeypatch.chdir(tmp_path)
+        for split in ("train", "val"):
+            write_crop_store(pipeline.crops_path("demo", split), people, (128, 96), (0.09, 0.135))
+        for model, seed in pipeline.runs("demo"):
+            where = people.take(np.repeat(np.arange(4), 3 if detections else 1))  # a detector finds everybody thrice
+            off = (1 if model == "rsn18" else 3) * np.repeat(noise[seed], 3 if detections else 1, axis=0)
+            scores = random.uniform(0.9, 1, where.visible.shape)
+            results = coco_results(where.image_ids, where.keypoints + off, scores, where.scores, where.boxes)
+            write_json(pipeline.predictions_path("demo", model, seed), results)
+            figures = coco_ap(results, demo_folder / "annotations/person_keypoints_val2017.json")
+            write_json(pipeline.results_path("demo", "evaluate", f"{model}-{seed}.json"), figures)
+            pipeline.weights_path("demo", model, seed).parent.mkdir(parents=True, exist_ok=True)
+            about = {"params": f"{model}{seed}", "machine": f"machine {seed % 2}"}
+            save_model(network((128, 96)), pipeline.weights_path("demo", model, seed), about)
+        return tmp_path / "results/demo/tables"
+
+    return make
+
+
+def test_tables_are_the_same_bytes_from_the_same_inputs(judged):
+    folder = judged(seeds=1)
+    pipeline.tables("demo")
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    suffixes = ("csv", "md", "tex")
+    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention") for suffix in suffixes}
+    assert set(written) == names | {"differences.md"}
+    pipeline.tables("demo")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+
+
+def test_tables_tell_what_the_predictions_do(judged):
+    folder = judged(seeds=1)
+    markdown = pipeline.tables("demo")
+    assert list(markdown) == ["Results", "Differences", "Ablation: attention"]
+    results = pd.read_csv(folder / "results.csv").query("source == 'this run'").set_index("model")
+    for model in ("rsn18", "rsn18-prm"):
+        figures = json.loads((folder.parent / f"evaluate/{model}-0.json").read_text())
+        row = results.loc[model]
+        assert row["AP"] == pytest.approx(100 * figures["AP"], abs=1e-4)
+        assert row["AP low"] <= row["AP"] <= row["AP high"] and row["AP low"] < row["AP high"]
+    ablation = pd.read_csv(folder / "ablation-attention.csv").set_index("model")
+    assert ablation["verdict"].to_dict() == {"rsn18": "reference", "rsn18-prm": "lower"}
+    assert ablation["difference"]["rsn18-prm"] == pytest.approx(-np.subtract(*results["AP"]), abs=2e-4)
+    assert "attention: rsn18-prm scores lower than rsn18" in markdown["Differences"]
+
+
+def test_every_table_says_what_it_was_made_of(judged):
+    folder = judged(seeds=1)
+    captions = [text.splitlines()[-1] for name, text in pipeline.tables("demo").items() if name != "Differences"]
+    assert all("demo, 4 people to train on, 4 to validate on in true boxes" in caption for caption in captions)
+    marks = re.search(r"on machine 0; fingerprints: parameters (\w{12}), data (\w{12}), code (\w{12})\.", captions[0])
+    assert marks and all(marks[0] in caption for caption in captions)
+    save_model(
+        network((128, 96)), pipeline.weights_path("demo", "rsn18", 0), {"params": "other", "machine": "machine 0"}
+    )
+    changed = pipeline.tables("demo")["Results"]
+    assert marks[1] not in changed and f"data {marks[2]}, code {marks[3]}" in changed
+    assert f"data {marks[2]}, code {marks[3]}" in (folder / "results.tex").read_text()
+
+
+def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
+    folder = judged(seeds=3, detections="boxes.json")
+    text = pipeline.tables("demo")["Results"]
+    results = pd.read_csv(folder / "results.csv").query("source == 'this run'")
+    assert results["model"].tolist() == ["rsn18", "rsn18-prm"] and results["seeds"].tolist() == [3, 3]
+    assert "means over 3 seeds" in text and "in a detector's boxes" in text and "machine 0, machine 1" in text
+
+
+def test_the_first_of_a_group_that_is_run_is_its_reference_and_one_alone_is_no_table(judged):
+    folder = judged(seeds=1, models=("res2net18", "res18", "rsn18-prm"))
+    said = pipeline.tables("demo")["Differences"]
+    assert pd.read_csv(folder / "ablation-block.csv")["model"].tolist() == ["res18", "res2net18"]
+    assert not (folder / "ablation-attention.md").exists()
+    assert "between res2net18 and res18 no difference is shown (+0.0 AP [0.0, 0.0])" in said
+
+
+def test_the_fingerprint_of_code_is_of_what_the_stages_depend_on(project, demo_folder):
+    root, folder = pipeline.project_root(), project(demo_folder)
+    for path in ("dvc.yaml", "notebooks"):
+        (folder / path).symlink_to(root / path)
+    shutil.copytree(root / "rsnlib", folder / "rsnlib", ignore=shutil.ignore_patterns("__pycache__"))
+    before = pipeline.code_fingerprint("train"), pipeline.code_fingerprint("networks")
+    with (folder / "rsnlib/models/attention.py").open("a") as file:
+        file.write("# another\n")
+    changed = pipeline.code_fingerprint("train"), pipeline.code_fingerprint("networks")
+    assert changed[0] != before[0] and changed[1] != before[1]
+    with (folder / "rsnlib/losses.py").open("a") as file:
+        file.write("# another\n")
+    assert pipeline.code_fingerprint("train") != changed[0]
+    assert pipeline.code_fingerprint("networks") == changed[1]

@@ -1,5 +1,9 @@
 """What readers see: tables with published numbers beside ours, and figures."""
 
+import re
+import shutil
+import subprocess
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,7 +14,19 @@ from rsnlib import figures
 from rsnlib.metrics.coco import FIGURES
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
-from rsnlib.tables import base_model, caption, figure_names, published, results_table, write_table
+from rsnlib.tables import (
+    ablation_caption,
+    ablation_table,
+    base_model,
+    differences,
+    figure_names,
+    origin,
+    published,
+    results_caption,
+    results_table,
+    server_table,
+    write_table,
+)
 
 # ---- tables
 
@@ -21,36 +37,61 @@ def coco_runs(*models, **changes):
     )
 
 
+def draws_of(runs, figure="AP", spread=0.05):
+    """Draws of each run: 1,001 evenly within `spread` of its figure, in the same order for all."""
+    around = np.linspace(-spread, spread, 1001)
+    return {model: rows[figure].to_numpy()[:, None] + around for model, rows in runs.groupby("model")}
+
+
+def table_of(runs, settings, dataset="coco", **changes):
+    return results_table(runs, draws_of(runs, **changes), dataset, settings)
+
+
 @pytest.fixture
 def settings(committed):
     return committed.dataset("coco")
 
 
 def test_published_results_stand_beside_ours(settings):
-    table = results_table(coco_runs("rsn18", AP=0.7031), "coco", settings)
+    table = table_of(coco_runs("rsn18", AP=0.7031), settings)
     assert table["model"].unique().tolist() == ["rsn18"]
     by_source = table.set_index("source")["AP"]
     assert by_source["this run"] == pytest.approx(70.31)  # per cent
     assert by_source["paper"] == 73.6  # validation, not test-dev
     assert by_source["released RSN"] == 70.4
     assert by_source.index.is_unique
-    assert table["seed"].tolist()[0] == 0 and table["seed"][1:].isna().all()
+    assert table["seeds"].tolist()[0] == 1 and table["seeds"][1:].isna().all()
+
+
+def test_of_one_seed_the_interval_is_of_the_draws(settings):
+    table = table_of(coco_runs("rsn18", AP=0.7), settings)
+    assert table[["AP low", "AP high"]].iloc[0].tolist() == pytest.approx([65.25, 74.75])
+    assert table[["AP low", "AP high"]][1:].isna().all(axis=None)
+
+
+def test_seeds_are_one_row_their_mean(settings):
+    runs = pd.concat([coco_runs("res18", AP=0.9), coco_runs("rsn18", AP=0.6), coco_runs("rsn18", AP=0.7, AR=0.9)])
+    table = table_of(runs, settings).set_index(["model", "source"]).loc[[("res18", "this run"), ("rsn18", "this run")]]
+    assert table["seeds"].tolist() == [1, 2]
+    assert table["AP"].tolist() == pytest.approx([90, 65]) and table["AR"].tolist() == pytest.approx([50, 70])
+    half = 12.7062 * 5  # Student's t with one degree of freedom, times the standard error
+    assert table[["AP low", "AP high"]].iloc[1].tolist() == pytest.approx([65 - half, 65 + half], abs=1e-3)
 
 
 def test_an_ablation_stands_beside_what_it_varies(settings):
-    table = results_table(coco_runs("rsn18-prm"), "coco", settings)
+    table = table_of(coco_runs("rsn18-prm"), settings)
     assert table["model"].tolist()[0] == "rsn18-prm" and set(table["model"][1:]) == {"rsn18"}
     assert base_model("rsn50-mmpose") == "rsn50-mmpose"
 
 
 def test_published_rows_say_what_they_were_measured_on(settings):
-    table = results_table(coco_runs("rsn18", input="128x96"), "demo", settings)
+    table = table_of(coco_runs("rsn18", input="128x96"), settings, "demo")
     assert table[["data", "input"]].iloc[0].tolist() == ["demo", "128x96"]
     assert set(table["data"][1:]) == {"COCO val"}
 
 
 def test_nobody_to_count_is_a_blank_cell(settings, tmp_path):
-    table = results_table(coco_runs("rsn18", APM=-1.0, AP=0.0), "coco", settings)
+    table = table_of(coco_runs("rsn18", APM=-1.0, AP=0.0), settings)
     assert np.isnan(table["APM"][0])
     assert table["AP"][0] == 0
     write_table(table, tmp_path, "results", "A caption.")
@@ -61,22 +102,70 @@ def test_nobody_to_count_is_a_blank_cell(settings, tmp_path):
 @pytest.mark.parametrize("name", ["lsp", "lspet"])
 def test_lsp_has_no_published_rows_and_is_in_per_cent_already(committed, name):
     runs = pd.DataFrame([{"model": "rsn18", "seed": 3, "input": "256x192"} | dict.fromkeys(figure_names(name), 81.25)])
-    table = results_table(runs, name, committed.dataset(name))
-    assert len(table) == 1 and table["Mean"][0] == 81.25
-    assert published(name) is None
+    table = table_of(runs, committed.dataset(name), name, figure="Mean", spread=2)
+    assert len(table) == 1 and table["Mean"][0] == 81.25 and table["Mean high"][0] == pytest.approx(83.15)
+    assert published(name) is None and server_table(name, committed.dataset(name)) is None
 
 
 def test_mpii_stands_beside_mpii(committed):
     runs = pd.DataFrame(
         [{"model": "4xrsn50", "seed": 0, "input": "256x256"} | dict.fromkeys(figure_names("mpii"), 90.0)]
     )
-    table = results_table(runs, "mpii", committed.dataset("mpii"))
+    table = table_of(runs, committed.dataset("mpii"), "mpii", figure="Mean")
     assert table.set_index("source")["Mean"].to_dict() == {"this run": 90.0, "paper": 91.6}
 
 
 def test_runs_that_lack_figures_are_named(settings):
     with pytest.raises(UserError, match="coco: .*lack APM"):
-        results_table(coco_runs("rsn18").drop(columns="APM"), "coco", settings)
+        table_of(coco_runs("rsn18").drop(columns="APM"), settings)
+
+
+COSTS = {"rsn18": (9.2e6, 2.25e9), "res18": (8.6e6, 2.07e9), "rsn18-prm": (9.2e6, 2.26e9)}
+
+
+def compared(settings, **precision):
+    """The ablation table of models of these average precisions, whose draws rise and fall together."""
+    runs = pd.concat([coco_runs(name.replace("_", "-"), AP=figure) for name, figure in precision.items()])
+    return ablation_table(runs, draws_of(runs), list(runs["model"]), COSTS, settings)
+
+
+def test_an_ablation_is_compared_with_its_reference(settings):
+    table = compared(settings, rsn18=0.7, res18=0.69, rsn18_prm=0.7001).set_index("model")
+    assert table["verdict"].to_dict() == {"rsn18": "reference", "res18": "lower", "rsn18-prm": "higher"}
+    assert table["AP high"]["res18"] > table["AP low"]["rsn18"]  # the intervals of the figures overlap
+    assert table.loc["res18", ["difference", "difference low", "difference high"]].tolist() == pytest.approx([-1] * 3)
+    assert np.isnan(table["difference"]["rsn18"])
+    assert table.loc["res18", ["parameters (M)", "multiply-adds (G)"]].tolist() == [8.6, 2.07]
+    assert table["paper"]["res18"] == 70.7 and np.isnan(table["paper"]["rsn18-prm"])  # what was published of it alone
+
+
+def test_a_difference_within_its_interval_is_none(settings):
+    runs = coco_runs("rsn18", "rsn18-prm")
+    draws = draws_of(runs)
+    draws["rsn18-prm"] = draws["rsn18-prm"][:, ::-1] + 0.02
+    table = ablation_table(runs, draws, ["rsn18", "rsn18-prm"], COSTS, settings)
+    assert table["difference low"][1] < 0 < table["difference high"][1]
+    assert table["verdict"][1] == "no difference shown"
+    said = differences({"attention": table}, "coco", "coco", 1)
+    assert said.startswith("- attention: between rsn18-prm and rsn18 no difference is shown (+0.0 AP [-7.5, 11.5]).\n")
+
+
+def test_what_tables_say_is_said_in_words(settings):
+    table = compared(settings, rsn18=0.7, res18=0.69, rsn18_prm=0.72)
+    said = differences({"block": table}, "coco", "coco", 1)
+    assert "- block: res18 scores lower than rsn18 (-1.0 AP [-1.0, -1.0]); rsn18-prm scores higher" in said
+    assert "single trainings" in said and "single trainings" not in differences({"a": table}, "coco", "coco", 3)
+    assert "say nothing about COCO" in differences({"block": table}, "demo", "coco", 1)
+    assert "No group" in differences({}, "coco", "coco", 1)
+
+
+def test_what_was_published_of_test_people_is_in_the_papers_layout(committed):
+    table = server_table("coco", committed.dataset("coco"))
+    assert set(table["split"]) == {"test-dev", "test-challenge"}
+    assert table.columns[-6:].tolist() == ["AP", "AP50", "AP75", "APM", "APL", "AR"]
+    assert table[table["input"] == "384x288"]["AP"].tolist() == [78.6]
+    assert server_table("mpii", committed.dataset("mpii"))["Mean"].tolist() == [93.0, 92.6]
+    assert server_table("demo", committed.dataset("demo")) is None
 
 
 @pytest.mark.shared
@@ -91,33 +180,95 @@ def test_published_numbers_are_those_given(shared, name):
 
 
 def test_a_table_is_written_as_markdown_csv_and_latex(settings, tmp_path):
-    table = results_table(coco_runs("rsn18_wide", "rsn18", AP=0.70316), "coco", settings)
-    write_table(table, tmp_path / "tables", "results", "Validation, 100 %.")
+    table = table_of(coco_runs("rsn18_wide", "rsn18", AP=0.70316), settings)
+    returned = write_table(table, tmp_path / "tables", "results", "Validation, 100 %.")
     folder = tmp_path / "tables"
     assert sorted(path.name for path in folder.iterdir()) == ["results.csv", "results.md", "results.tex"]
 
     written = pd.read_csv(folder / "results.csv")
     assert written["AP"][0] == 70.316 and written["model"].tolist() == table["model"].tolist()
-    markdown = (folder / "results.md").read_text().splitlines()
-    assert markdown[0].split("|")[1].strip() == "model"
-    assert "70.3" in markdown[2] and "nan" not in "".join(markdown).lower()
-    assert markdown[-1] == "Validation, 100 %."
-    latex = (folder / "results.tex").read_text()
-    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert r"rsn18\_wide" in latex and r"100 \%" in latex and "nan" not in latex.lower()
+    assert written.loc[0, ["AP low", "AP high"]].tolist() == [65.566, 75.066]
+    markdown = (folder / "results.md").read_text()
+    assert markdown == returned
+    first, _, ours, *_, last = markdown.splitlines()
+    assert [cell.strip() for cell in first.split("|")[1:7]] == ["model", "source", "seeds", "data", "input", "AP"]
+    assert "| 70.3 [65.6, 75.1] |" in ours and "| 73.6 |" in re.sub(" +", " ", markdown)
+    assert "nan" not in markdown.lower() and last == "Validation, 100 %."
 
 
-def test_a_caption_is_escaped_for_latex(settings, tmp_path):
-    text = caption("my_people", settings, 400, "one CPU")
-    write_table(results_table(coco_runs("rsn18"), "my_people", settings), tmp_path, "results", text)
-    assert r"my\_people, 400" in (tmp_path / "results.tex").read_text()
+NASTY = "50 % & more: a_b < c > d ~ e^f #1 {g} $h$ back\\slash `code` |pipe|"
 
 
-def test_the_caption_warns_of_drawn_people(committed, settings):
-    drawn, real = (caption(name, settings, 400, "one CPU") for name in ("demo", "coco"))
-    assert "400 validation people" in real and "one CPU" in real and "object keypoint similarity" in real
+@pytest.fixture
+def latex_folder(settings, tmp_path):
+    """Every kind of table, one with everything that LaTeX takes for its own."""
+    write_table(table_of(coco_runs("rsn18_wide", "rsn18"), settings), tmp_path, "results", NASTY)
+    ablation = compared(settings, rsn18=0.7, res18=0.69)
+    write_table(ablation, tmp_path, "ablation", "Caption.", formats={"difference": "{:+.1f}"})
+    write_table(pd.DataFrame({NASTY: [NASTY], "AP": [1.0]}), tmp_path, "nasty", "Caption.")
+    return tmp_path
+
+
+def test_latex_is_escaped_and_balanced_and_has_booktabs_rules(latex_folder):
+    for name in ("results", "ablation", "nasty"):
+        latex = (latex_folder / f"{name}.tex").read_text()
+        bare = re.sub(r"\\[%&_#${}]", "", latex)
+        assert bare.count("{") == bare.count("}") and not set("~^<#$`") & set(bare)
+        assert re.findall(r"\\begin\{(\w+)", latex) == re.findall(r"\\end\{(\w+)", latex)[::-1] == ["table", "tabular"]
+        rules = re.findall(r"\\(top|mid|bottom)rule", latex)
+        assert rules == ["top", "mid", "bottom"] and "nan" not in latex.lower()
+        (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", latex)
+        body = latex[latex.index("toprule") : latex.index("bottomrule")]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(rows) >= 2 and {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
+    assert r"+0.0" not in latex and r"rsn18\_wide" in (latex_folder / "results.tex").read_text()
+    assert (
+        r"res18 & 256x192 & 8.6 & 2.1 & 69.0 [64.2, 73.8] & -1.0 [-1.0, -1.0] & lower"
+        in (latex_folder / "ablation.tex").read_text()
+    )
+
+
+def test_latex_compiles(latex_folder):
+    if not shutil.which("pdflatex") or not shutil.which("kpsewhich"):
+        pytest.skip("no pdflatex here: LaTeX is only checked for its structure")
+    if subprocess.run(["kpsewhich", "booktabs.sty", "graphicx.sty"], capture_output=True).returncode:
+        pytest.skip("pdflatex here lacks booktabs or graphicx: LaTeX is only checked for its structure")
+    inputs = "".join(f"\\input{{{name}}}" for name in ("results", "ablation", "nasty"))
+    document = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}"
+    (latex_folder / "all.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=latex_folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout
+    assert (latex_folder / "all.pdf").stat().st_size and "Overfull \\hbox" not in done.stdout
+
+
+MADE = {
+    "people": {"train": 2000, "val": 400},
+    "iterations": 1000,
+    "batch_size": 16,
+    "machine": "one CPU",
+    "fingerprints": {"parameters": "1a2b", "data": "3c4d"},
+}
+
+
+def test_a_caption_says_what_its_numbers_were_made_of():
+    drawn, real = (origin(name, **MADE) for name in ("demo", "coco"))
+    assert real.startswith("coco, 2,000 people to train on, 400 to validate on in true boxes;")
+    assert "1,000 iterations of 16 people (8 epochs) on one CPU; fingerprints: parameters 1a2b, data 3c4d." in real
     assert "say nothing about COCO" in drawn and "say nothing" not in real
-    assert "correct keypoints" in caption("mpii", committed.dataset("mpii"), 1, "")
+    assert "in a detector's boxes" in origin("coco", **MADE, detected=True)
+
+
+def test_a_caption_says_which_interval_it_is(committed):
+    coco, lspet = committed.dataset("coco"), committed.dataset("lspet")
+    for caption in (results_caption, ablation_caption):
+        one, several, other = caption(coco, 1, "made"), caption(coco, 3, "made"), caption(lspet, 1, "made")
+        assert "one seed" in one and "interval over people (bootstrap, 1,000 draws)" in one
+        assert "means over 3 seeds" in several and "interval over seeds (Student's t)" in several
+        assert "object keypoint similarity" in one and "Correct keypoints" in other
+    assert "Other rows" in results_caption(coco, 1, "made") and "Other rows" not in results_caption(lspet, 1, "made")
+    assert "as published, on COCO val" in ablation_caption(coco, 1, "made")
+    assert "as published" not in ablation_caption(lspet, 1, "made")
 
 
 # ---- figures

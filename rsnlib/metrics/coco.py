@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -12,6 +13,8 @@ from rsnlib.runtime import UserError, read_json
 from rsnlib.skeletons import COCO as COCO_SKELETON
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+PIECE = 4_000_000  # predictions in all draws that are resampled at a time, for the memory they take
+EMPTY = {"dtScores": [], "dtMatches": [], "dtIgnore": [], "gtIgnore": []}  # where pycocotools says None
 
 
 def coco_results(image_ids, keypoints, scores, box_scores, boxes=None, categories=None):
@@ -48,22 +51,10 @@ def coco_ap(results, annotations, skeleton=COCO_SKELETON):
     results: a list in COCO's results format, or the path of its JSON
     annotations: the path of the annotations' JSON; skeleton: what they are of, with sigmas
     """
-    if not isinstance(results, list):
-        results = read_json(results)
-    truth = COCO()
-    truth.dataset = _complete(read_json(annotations), skeleton)
-    names = list(skeleton.keypoints)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth.createIndex()
-        strangers = {result["image_id"] for result in results} - set(truth.imgs)
-        if strangers:
-            raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
-        if not results:
+        evaluation = _evaluation(results, annotations, skeleton)
+        if not evaluation.cocoDt.anns:
             return dict.fromkeys(FIGURES, 0.0)
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
-        evaluation.params.catIds = [category["id"] for category in categories]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -82,3 +73,99 @@ def _complete(content, skeleton):
         own = {"id": annotation["id"] or free, "keypoints": keypoints, "bbox": box}
         annotations.append(usual | annotation | own)
     return content | {"annotations": annotations}
+
+
+def _evaluation(results, annotations, skeleton):
+    """pycocotools' evaluation, not yet begun."""
+    if not isinstance(results, list):
+        results = read_json(results)
+    truth = COCO()
+    truth.dataset = _complete(read_json(annotations), skeleton)
+    truth.createIndex()
+    strangers = {result["image_id"] for result in results} - set(truth.imgs)
+    if strangers:
+        raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
+    evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+    names = list(skeleton.keypoints)
+    categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
+    evaluation.params.catIds = [category["id"] for category in categories]
+    return evaluation
+
+
+@dataclass(frozen=True)
+class Matches:
+    """All that the average precision of a category is computed from: D predictions, the best first, at T thresholds of
+    similarity, on I pictures.
+
+    right, wrong: (T, D) bool; neither where a prediction is of somebody who does not count (a crowd)
+    pictures: (D,), each prediction's picture, from 0, in the order of the image ids
+    people: (I,), how many people there are to find in each picture
+    recalls: the recalls at which the precision is averaged
+    """
+
+    right: np.ndarray
+    wrong: np.ndarray
+    pictures: np.ndarray
+    people: np.ndarray
+    recalls: np.ndarray
+
+
+def coco_matches(results, annotations, skeleton=COCO_SKELETON):
+    """Which predictions pycocotools takes for right: Matches, one a category. Takes what `coco_ap` takes."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = _evaluation(results, annotations, skeleton)
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]  # of every size
+        evaluation.evaluate()
+    pictures = len(evaluation.params.imgIds)
+    found = [picture or EMPTY for picture in evaluation.evalImgs]
+    by_category = (found[first : first + pictures] for first in range(0, len(found), pictures))
+    return [_matches(each, evaluation.params) for each in by_category]
+
+
+def _matches(found, params):
+    """`found`: what pycocotools says of each picture."""
+    scores = np.concatenate([picture["dtScores"] for picture in found])
+    order = np.argsort(-scores, kind="stable")
+    matched, ignored = (
+        np.concatenate([np.reshape(picture[key], (len(params.iouThrs), -1)) for picture in found], axis=1)[:, order]
+        != 0
+        for key in ("dtMatches", "dtIgnore")
+    )
+    return Matches(
+        right=matched & ~ignored,
+        wrong=~matched & ~ignored,
+        pictures=np.repeat(np.arange(len(found)), [len(picture["dtScores"]) for picture in found])[order],
+        people=np.array([np.count_nonzero(np.equal(picture["gtIgnore"], 0)) for picture in found]),
+        recalls=params.recThrs,
+    )
+
+
+def resampled_ap(matches, counts):
+    """The average precision, a fraction, where picture i counts counts[:, i] times: what pycocotools gives on so many
+    copies of it. (draws, I) -> (draws,), NaN where there is nobody to find.
+
+    matches: those of every category (coco_matches), over which the mean is taken
+    """
+    figures = []
+    for each in matches:
+        pieces = 1 + len(counts) * len(each.pictures) // PIECE
+        figures.append(np.concatenate([_resampled_ap(each, piece) for piece in np.array_split(counts, pieces)]))
+    known = ~np.isnan(figures)
+    return np.nansum(figures, axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+
+
+def _resampled_ap(matches, counts):
+    weights = counts[:, matches.pictures]  # (draws, D)
+    people = np.where(counts @ matches.people > 0, counts @ matches.people, np.nan)[:, None]
+    precisions = np.zeros((len(counts), len(matches.right), len(matches.recalls)))
+    for threshold, (right, wrong) in enumerate(zip(matches.right, matches.wrong)):
+        # recall rises, and precision has its peaks, at right predictions: only they matter
+        hits = weights[:, right].cumsum(axis=1)
+        misses = (weights * wrong).cumsum(axis=1)[:, right]
+        precision = hits / (hits + misses + np.spacing(1))
+        highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or a higher one
+        for draw, recall in enumerate(hits / people):
+            reached = np.searchsorted(recall, matches.recalls)
+            precisions[draw, threshold] = np.append(highest[draw], 0)[reached]
+    return np.where(np.isnan(people[:, 0]), np.nan, precisions.mean(axis=(1, 2)))
