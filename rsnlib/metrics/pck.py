@@ -6,6 +6,7 @@ from scipy.io import loadmat
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import LSP, MPII
 
+HEADS, TORSOS = 0.5, 0.2  # within which a keypoint is right: PCKh at 0.5, PCK at 0.2
 HEAD_FRACTION = 0.6  # of the head box's diagonal, MPII's unit of length
 RELEASED_TENTH = 0.11  # what the released evaluation reports as 0.1: the twelfth of its steps of 0.01 from 0
 GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
@@ -14,6 +15,17 @@ GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
 def pckh(predictions, ground_truth):
     """PCKh at 0.5 a joint group and over all joints ("Mean", without pelvis and thorax), and "Mean@0.1"; per cent
     (released RSN, MPIIDataset.evaluate).
+
+    predictions, ground_truth: as for `head_distances`
+    """
+    distance, counted = head_distances(predictions, ground_truth)
+    figures = _figures(distance <= HEADS, counted, MPII, head=["head_top"])
+    return figures | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
+
+
+def head_distances(predictions, ground_truth):
+    """How far keypoints are from the truth in MPII's unit of length, and which count (not pelvis and thorax), (P, 16)
+    both.
 
     predictions: (P, 16, 2), 0-based picture pixels
     ground_truth: the path of MPII's ground truth (gt_valid.mat: pos_gt_src, jnt_missing, headboxes_src)
@@ -30,22 +42,26 @@ def pckh(predictions, ground_truth):
     unit = np.linalg.norm(boxes[1] - boxes[0], axis=0) * HEAD_FRACTION
     distance = np.linalg.norm(predictions + 1 - positions, axis=2) / unit[:, None]
     counted[:, [MPII.keypoints.index("pelvis"), MPII.keypoints.index("thorax")]] = False
-    figures = _figures(distance <= 0.5, counted, MPII, head=["head_top"])
-    return figures | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
+    return distance, counted
 
 
-def pck(keypoints, people, threshold=0.2):
+def pck(keypoints, people, threshold=TORSOS):
     """PCK: the share of labelled joints within `threshold` of the torso's length (left shoulder to right hip) of the
     truth, a joint group and over all joints ("Mean"), per cent. People whose torso is not labelled do not count.
 
     keypoints: (P, 14, 2) in picture pixels; people: the People of an LSP data set
     """
+    distance, counted = torso_distances(keypoints, people)
+    return _figures(distance <= threshold, counted, LSP, head=["neck", "head_top"])
+
+
+def torso_distances(keypoints, people):
+    """How far keypoints are from the truth in lengths of the torso, and which count, (P, 14) both; as for `pck`."""
     shoulder, hip = (LSP.keypoints.index(name) for name in ("left_shoulder", "right_hip"))
     torso = np.linalg.norm(people.keypoints[:, shoulder] - people.keypoints[:, hip], axis=1)
     measured = (people.visible[:, shoulder] > 0) & (people.visible[:, hip] > 0) & (torso > 0)
     distance = np.linalg.norm(keypoints - people.keypoints, axis=2) / np.where(measured, torso, 1)[:, None]
-    counted = (people.visible > 0) & measured[:, None]
-    return _figures(distance <= threshold, counted, LSP, head=["neck", "head_top"])
+    return distance, (people.visible > 0) & measured[:, None]
 
 
 def _figures(right, counted, skeleton, head):
