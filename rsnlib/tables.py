@@ -46,6 +46,24 @@ def results_table(figures, dataset, settings):
     return table.assign(seed=table["seed"].astype("Int64"))
 
 
+def evaluation_table(variants, reader):
+    """What the flip test and the decoding bring: one row a run and way, in per cent AP and AP75, or PCK's mean, each
+    with its gain over the plainest way (no flip test, a quarter of a cell), in points.
+
+    variants: a data frame, one row a run and way: model, seed, flip_test, decoding and figures
+    """
+    plain = variants[~variants["flip_test"] & (variants["decoding"] == "quarter")].set_index(["model", "seed"])
+    runs = pd.MultiIndex.from_frame(variants[["model", "seed"]])
+    table = variants[["model", "seed"]].assign(
+        **{"flip test": variants["flip_test"].map({True: "yes", False: "no"}), "decoding": variants["decoding"]}
+    )
+    for name in ("AP", "AP75") if reader == "coco" else ("Mean",):
+        percent = 100 if reader == "coco" else 1
+        table[name] = variants[name] * percent
+        table[f"{name} gain"] = table[name] - plain.loc[runs, name].to_numpy() * percent
+    return table
+
+
 def base_model(name):
     """The model that published numbers exist for: a name without what an ablation appends to it (rsn18-prm: rsn18)."""
     return name if name.endswith("-mmpose") else name.split("-")[0]
@@ -79,4 +97,12 @@ def caption(dataset, settings, people, machine, detected=False):
     return (
         f"Rows of `this run`: {dataset}, {people} validation people in {boxes}, by {unit}, per cent; {machine}.{drawn} "
         "Other rows: as published."
+    )
+
+
+def evaluation_caption(dataset):
+    """What an evaluation table says of itself."""
+    return (
+        f"The runs on {dataset} judged without and with flip test, decoded by a quarter of a cell (the paper's) and by "
+        "DARK, per cent; gain: points over no flip test and a quarter of a cell."
     )

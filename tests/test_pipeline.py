@@ -70,7 +70,11 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     assert "this run" in table and "73.6" in table  # ours beside the paper's RSN-18
     for page in ("prepare", "train/rsn18-prm-0", "evaluate/rsn18-prm-0", "tables", "figures"):
         assert "<h1" in (project / f"results/demo/{page}.html").read_text()
-    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= {"training.png", "poses.jpg"}
+    drawn = {"training.png", "errors.png", "gains.png", "groups.png", "poses.jpg"}
+    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= drawn
+    found = {path.stem for path in (project / "results/demo/evaluate/rsn18-prm-0").iterdir()}
+    assert found == {"variants", "errors", "gains", "groups"}
+    assert "dark" in (project / "results/demo/tables/evaluation.md").read_text()
 
     assert "up to date" in run(project, "dvc", "status")
     assert "Running stage" not in run(project, "dvc", "repro")
