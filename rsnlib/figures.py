@@ -7,11 +7,20 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.collections import LineCollection
 
 SIDES = {"left": "#0072B2", "right": "#E69F00", "middle": "#F0F0F0"}
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
+KINDS = {"good": "#DDDDDD", "jitter": "#56B4E9", "mirror swap": "#E69F00", "person swap": "#CC79A7", "miss": "#D55E00"}
+GROUPED_BY = {  # columns `by` of metrics.ap_by_group, in words
+    "everyone": "",
+    "size": "COCO's size",
+    "pixels": "square root of the person's area (pixels)",
+    "hidden": "share of labelled keypoints that are hidden",
+    "in another's box": "share of the person's box that lies in another's",
+}
 HEAT = "magma"
 HEAD_NAMES = ("coarsest", "coarse", "fine", "finest")
 
@@ -164,6 +173,85 @@ def training_curves(curves, figure_name):
     rate.set(xlabel="epoch", ylabel="learning rate")
     loss.legend(frameon=False)
     return figure
+
+
+def error_kinds(errors):
+    """What becomes of each keypoint, a panel a run; errors: {run: data frame of metrics.errors_by_keypoint}."""
+    columns = min(4, len(errors))
+    rows = -(-len(errors) // columns)
+    keypoints = len(next(iter(errors.values())))
+    size = (max(8, 2 + 2.6 * columns), (0.2 * keypoints + 0.9) * rows + 0.4)
+    shared = {"sharex": True, "sharey": True}
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
+    for axes in grid.flat[len(errors) :]:
+        axes.set_visible(False)
+    for axes, (run, table) in zip(grid.flat, errors.items()):
+        names, start = table["keypoint"].str.replace("_", " "), 0
+        for kind in table.columns.intersection(list(KINDS), sort=False):
+            axes.barh(names, 100 * table[kind], left=start, color=KINDS[kind], linewidth=0, label=kind)
+            start = start + 100 * table[kind]
+        axes.set(title=run, xlim=(0, 100))
+    grid[0, 0].invert_yaxis()
+    figure.supxlabel("share of labelled keypoints (%)", fontsize="medium")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=len(KINDS), loc="outside upper center")
+    return figure
+
+
+def repair_gains(gains, figure_name):
+    """What AP or Mean, `figure_name`, would gain without each kind of error, runs side by side; gains: {run: data frame
+    of metrics.repair_gains}."""
+    table = _of_runs(gains)
+    figure, axes = plt.subplots(figsize=(8, 0.9 + _height(table, "error")), layout="constrained")
+    _bars(axes, table, "gain", "error")
+    axes.set(xlabel=f"gain in {figure_name}{_unit(figure_name)} if repaired", ylabel="")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right upper")
+    return figure
+
+
+def accuracy_by_group(groups, figure_name):
+    """AP or Mean, `figure_name`, of groups of people, a panel for what they are grouped by, runs side by side; groups:
+    {run: data frame of metrics.ap_by_group}."""
+    table = _of_runs(groups)
+    table["group"] = table["group"] + " (" + table["people"].astype(str) + ")"
+    panels = dict(list(table.groupby("by", sort=False)))
+    heights = [_height(panel, "group") for panel in panels.values()]
+    figure, grid = plt.subplots(
+        len(panels),
+        figsize=(8, sum(heights) + 0.35 * len(panels) + 0.5),
+        squeeze=False,
+        sharex=True,
+        height_ratios=heights,
+        layout="constrained",
+    )
+    for axes, (by, panel) in zip(grid.flat, panels.items()):
+        _bars(axes, panel, figure_name, "group")
+        axes.set(xlabel="", ylabel="")
+        axes.set_title(GROUPED_BY[by], loc="left", fontsize="medium")
+    axes.set(xlabel=f"{figure_name}{_unit(figure_name)}; in brackets: people", xlim=(0, None))
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right upper")
+    return figure
+
+
+def _of_runs(tables):
+    """{run: data frame} as one, with the column run."""
+    return pd.concat([table.assign(run=run) for run, table in tables.items()], ignore_index=True)
+
+
+def _height(table, rows):
+    """Inches for the bars of `table`: a group of them for each of the column `rows`, in it one a run."""
+    return table[rows].nunique() * (0.12 + 0.13 * table["run"].nunique())
+
+
+def _bars(axes, table, value, rows):
+    """Horizontal bars of the column `value`, a group for each of the column `rows`, a colour for each run."""
+    colors = [color for color, _ in zip(cycle(PALETTE), table["run"].unique())]
+    sns.barplot(table, x=value, y=rows, hue="run", palette=colors, saturation=1, ax=axes)
+    axes.get_legend().remove()
+
+
+def _unit(figure_name):
+    """What follows a figure's name on an axis: AP is a fraction, PCK's mean per cent."""
+    return "" if figure_name == "AP" else " (%)"
 
 
 def _picture(axes, image, **options):

@@ -30,16 +30,26 @@ from rsnlib.crops import (
     write_crop_store,
 )
 from rsnlib.datasets import read_detections, read_people
-from rsnlib.metrics import accuracy, coco_results, headline, resampled_headline, suppress
+from rsnlib.metrics import accuracy, coco_results, diagnose, headline, resampled_headline, suppress
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import Poses, predict_people, predict_store, skeleton_of
+from rsnlib.predict import (
+    WAYS,
+    Poses,
+    predict_people,
+    predict_people_in_ways,
+    predict_store,
+    predict_store_in_ways,
+    skeleton_of,
+)
 from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
 from rsnlib.tables import (
     ablation_caption,
     ablation_table,
     differences,
+    evaluation_caption,
+    evaluation_table,
     origin,
     results_caption,
     results_table,
@@ -196,22 +206,52 @@ def load_curve(dataset, model, seed):
 
 
 def evaluate(dataset, model, seed):
-    """Judge one run on the validation people, or in the boxes of evaluate.detections; returns its figures."""
+    """Judge one run on the validation people, or in the boxes of evaluate.detections, in all of predict.WAYS; returns
+    the figures of the way that evaluate.flip_test and evaluate.decoding choose.
+
+    results/<dataset>/evaluate/: <run>.json, these figures; in <run>/ variants.csv, flip_test, decoding and the figures
+    of every way, and errors.csv, gains.csv and groups.csv, what `metrics.diagnose` says of the chosen one
+    """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
     network = load_run(dataset, model, seed).to(default_device())
-    how = options.flip_test, settings.blur, options.decoding
+    store = load_store(dataset, "val", model)
     if dataset in options.detections:
         people = evaluation_people(dataset)
-        predicted = predict_people([network], people, settings.enlarge, *how)
+        predicted = predict_people_in_ways([network], people, settings.enlarge, WAYS, settings.blur)
     else:
-        store = load_store(dataset, "val", model)
         people = store.people
-        predicted = predict_store(network, store, *how)
-    results, figures = judge(settings, options, people, *predicted)
+        predicted = predict_store_in_ways(network, store, WAYS, settings.blur)
+    judged = {way: judge(settings, options, people, *each) for way, each in zip(WAYS, zip(*predicted), strict=True)}
+    results, figures = judged[options.flip_test, options.decoding]
     write_json(predictions_path(dataset, model, seed), results)
     write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
+    rows = [
+        {"flip_test": str(flip_test).lower(), "decoding": decoding, **judged[flip_test, decoding][1]}
+        for flip_test, decoding in WAYS
+    ]
+    found = {"variants": pd.DataFrame(rows), **diagnose(settings, project_root(), store.people, results)}
+    for name, table in found.items():
+        with whole_file(evaluation_path(dataset, model, seed, name), "w") as file:
+            table.to_csv(file, index=False, lineterminator="\n")
     return figures
+
+
+def evaluation_path(dataset, model, seed, name):
+    return results_path(dataset, "evaluate", run_name(model, seed), f"{name}.csv")
+
+
+def load_evaluation(dataset, model, seed, name):
+    """What `evaluate` found about a run, a data frame: "variants", "errors", "gains" or "groups"."""
+    path = evaluation_path(dataset, model, seed, name)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the stage `evaluate` writes it")
+    return pd.read_csv(path)
+
+
+def load_evaluations(dataset, name):
+    """`load_evaluation` of every run on a data set that params.yaml names: {run: data frame}."""
+    return {run_name(*run): load_evaluation(dataset, *run, name) for run in runs(dataset)}
 
 
 def evaluation_people(dataset, split=None, detections=None):
@@ -338,6 +378,13 @@ def tables(dataset):
     formats = {"difference": "{:+.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
     for name, table in ablations.items():
         written[f"Ablation: {name}"] = write_table(table, folder, f"ablation-{name}", text, formats=formats)
+
+    variants = [
+        load_evaluation(dataset, model, seed, "variants").assign(model=model, seed=seed)
+        for model, seed in runs(dataset)
+    ]
+    table = evaluation_table(pd.concat(variants, ignore_index=True), settings.reader)
+    written["Ways of evaluating"] = write_table(table, folder, "evaluation", evaluation_caption(made))
 
     table = server_table(dataset, settings)
     if table is not None:

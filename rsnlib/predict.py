@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rsnlib.runtime import UserError, default_device
 from rsnlib.skeletons import SKELETONS, from_description
 
 BATCH = 32
+WAYS = tuple(product((False, True), ("quarter", "dark")))  # flip test and decoding, the plainest first
 
 
 @dataclass(frozen=True)
@@ -39,29 +41,42 @@ def predict_heatmaps(model, crops, mirrored=None):
 
     mirrored: Skeleton.mirrored to average with the heatmaps of the mirrored crops (flip test), None not to
     """
+    return _heatmaps_by_flip_test(model, crops, mirrored)[mirrored is not None]
+
+
+def _heatmaps_by_flip_test(model, crops, mirrored):
+    """`predict_heatmaps` without and, unless `mirrored` is None, with the flip test, from one pass: {flip_test: (N, K,
+    h, w)}."""
     device = next(model.parameters()).device
     images = normalise(torch.as_tensor(crops).to(device)).contiguous(memory_format=torch.channels_last)
     if mirrored is None:
-        return model(images)
+        return {False: model(images)}
     heatmaps, flipped = model(torch.cat([images, images.flip(3)])).chunk(2)
-    return (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2
+    return {False: heatmaps, True: (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2}
 
 
 def predict_store(model, store, flip_test=True, blur=5, decoding="quarter"):
     """Keypoints (P, K, 2) in picture pixels and scores (P, K) of everyone in an evaluation crop store."""
-    mirrored = store.people.skeleton.mirrored if flip_test else None
-    keypoints, scores = [], []
-    for first in range(0, len(store), BATCH):
-        rows = range(first, min(first + BATCH, len(store)))
-        heatmaps = predict_heatmaps(model, np.stack([store.window(row) for row in rows]), mirrored)
-        region = store.center[rows], store.scale[rows]
-        positions, values = decode_heatmaps(heatmaps, *region, store.input_size, blur, decoding)
-        keypoints.append(positions)
-        scores.append(values)
-    return np.concatenate(keypoints), np.concatenate(scores)
+    keypoints, scores = predict_store_in_ways(model, store, [(flip_test, decoding)], blur)
+    return keypoints[0], scores[0]
 
 
 @torch.no_grad()
+def predict_store_in_ways(model, store, ways, blur=5):
+    """`predict_store` in each of W ways, (flip_test, decoding), from one pass of the crops and, where a way asks for
+    them, the mirrored crops: keypoints (W, P, K, 2) and scores (W, P, K)."""
+    mirrored = _mirrored(store.people, ways)
+    keypoints, scores = _places(store.people, ways)
+    for first in range(0, len(store), BATCH):
+        rows = range(first, min(first + BATCH, len(store)))
+        heatmaps = _heatmaps_by_flip_test(model, np.stack([store.window(row) for row in rows]), mirrored)
+        region = store.center[rows], store.scale[rows]
+        for way, (flip_test, decoding) in enumerate(ways):
+            decoded = decode_heatmaps(heatmaps[flip_test], *region, store.input_size, blur, decoding)
+            keypoints[way, rows], scores[way, rows] = decoded
+    return keypoints, scores
+
+
 def predict_people(models, people, enlarge, flip_test=True, blur=5, decoding="quarter"):
     """Keypoints (P, K, 2) in picture pixels and scores (P, K) of people in their boxes, cut from the pictures as
     `predict_store`'s crops are, a batch at a time.
@@ -70,16 +85,22 @@ def predict_people(models, people, enlarge, flip_test=True, blur=5, decoding="qu
         but for their aspect: the heatmaps are resized, bilinearly, to the largest
     enlarge: fractions of width and height by which the boxes grow
     """
+    keypoints, scores = predict_people_in_ways(models, people, enlarge, [(flip_test, decoding)], blur)
+    return keypoints[0], scores[0]
+
+
+@torch.no_grad()
+def predict_people_in_ways(models, people, enlarge, ways, blur=5):
+    """`predict_people` in several ways from one pass, as `predict_store_in_ways` has them."""
     sizes = [tuple(model.input_size) for model in models]
     largest = max(sizes)
     if any(height * largest[1] != width * largest[0] for height, width in sizes):
         shown = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise UserError(f"an ensemble's networks must see crops of one aspect, height to width, not {shown}")
-    mirrored = people.skeleton.mirrored if flip_test else None
+    mirrored = _mirrored(people, ways)
     center, scale = evaluation_region(people.boxes, largest, enlarge)
     matrices = {size: crop_matrix(center, scale, 0, size) for size in sizes}
-    keypoints = np.zeros((len(people), len(people.skeleton), 2))
-    scores = np.zeros(keypoints.shape[:2])
+    keypoints, scores = _places(people, ways)
     order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
     picture = lru_cache(maxsize=os.cpu_count())(read_image)
 
@@ -92,14 +113,26 @@ def predict_people(models, people, enlarge, flip_test=True, blur=5, decoding="qu
             rows = order[first : first + BATCH]
             crops = list(pool.map(cut, rows))
             each = [
-                predict_heatmaps(model, torch.stack([crop[size] for crop in crops]), mirrored)
+                _heatmaps_by_flip_test(model, torch.stack([crop[size] for crop in crops]), mirrored)
                 for model, size in zip(models, sizes)
             ]
-            heatmaps = average_heatmaps(each)
-            decoded = decode_heatmaps(heatmaps, center[rows], scale[rows], largest, blur, decoding)
-            keypoints[rows], scores[rows] = decoded
+            heatmaps = {flip_test: average_heatmaps([one[flip_test] for one in each]) for flip_test in each[0]}
+            for way, (flip_test, decoding) in enumerate(ways):
+                decoded = decode_heatmaps(heatmaps[flip_test], center[rows], scale[rows], largest, blur, decoding)
+                keypoints[way, rows], scores[way, rows] = decoded
             bar.update(len(rows))
     return keypoints, scores
+
+
+def _mirrored(people, ways):
+    """What `predict_heatmaps` needs for the flip test, None where no way asks for one."""
+    return people.skeleton.mirrored if any(flip_test for flip_test, _ in ways) else None
+
+
+def _places(people, ways):
+    """Room for the keypoints (W, P, K, 2) and scores (W, P, K) of people."""
+    shape = len(ways), len(people), len(people.skeleton)
+    return np.zeros((*shape, 2)), np.zeros(shape)
 
 
 def average_heatmaps(heatmaps):

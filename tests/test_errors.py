@@ -1,12 +1,15 @@
 """What is wrong with predicted keypoints, and what repairing it brings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from rsnlib.datasets import read_people
-from rsnlib.metrics import coco_ap, coco_results, keypoint_errors, repair_gains
-from rsnlib.metrics.errors import ERRORS
-from rsnlib.skeletons import COCO
+from rsnlib.metrics import accuracy, coco_ap, coco_results, diagnose, keypoint_errors, repair_gains
+from rsnlib.metrics.errors import ERRORS, errors_by_keypoint
+from rsnlib.skeletons import COCO, LSP, MPII
 
 LEFT, RIGHT, NOSE = (COCO.keypoints.index(name) for name in ("left_wrist", "right_wrist", "nose"))
 TOLERANCE = 2 * COCO.sigmas[LEFT] * 100  # in pixels, of a person of 100 x 100: similarity exp(-0.5)
@@ -81,6 +84,21 @@ def test_predictions_in_pictures_without_people_and_far_from_all_are_of_nobody(c
     assert len(keypoint_errors([], couple)) == 0
 
 
+def test_kinds_of_errors_are_shares_of_each_keypoint(couple):
+    keypoints = couple.keypoints.copy()
+    keypoints[0, LEFT] = couple.keypoints[0, RIGHT]
+    keypoints[1, LEFT, 0] += TOLERANCE
+    couple.visible[1, RIGHT] = 0
+    couple.visible[:, NOSE] = 0
+    errors = errors_by_keypoint(keypoint_errors(predictions(couple, keypoints), couple), COCO).set_index("keypoint")
+    assert list(errors) == ["judged", "good", *ERRORS] and list(errors.index) == list(COCO.keypoints)
+    assert errors.loc["left_wrist"].tolist() == [2, 0, 0.5, 0.5, 0, 0]
+    assert errors.loc["right_wrist"].tolist() == [1, 1, 0, 0, 0, 0]
+    assert errors.loc["nose", "judged"] == 0 and errors.loc["nose", "good":].isna().all()
+    nobody = errors_by_keypoint(keypoint_errors([], couple), COCO)
+    assert len(nobody) == 17 and (nobody["judged"] == 0).all()
+
+
 def test_repairing_the_only_kind_of_error_makes_everything_right(demo_folder):
     people = read_people(demo_folder, "coco", "val2017")
     annotations = demo_folder / "annotations/person_keypoints_val2017.json"
@@ -106,3 +124,64 @@ def test_real_people_jittered_lack_what_jitter_costs(shared):
     annotations = shared / "data/coco/annotations/person_keypoints_val2017.json"
     gains = repair_gains(results, people, annotations).set_index("error")["gain"]
     assert gains.idxmax() == "jitter" and gains["jitter"] > 0.05
+
+
+# ---- by PCK
+
+
+@pytest.fixture
+def sportspeople(make_people):
+    """A dozen people of LSP, their joints in a row 50 pixels apart, a torso (left shoulder, right hip) 350 long."""
+    people = make_people(np.zeros((99, 900, 3)), [[0, 0, 700, 99]] * 12, (0, 0))
+    keypoints = np.tile(np.column_stack([50.0 * np.arange(14), np.full(14, 40)]), (12, 1, 1))
+    return replace(people, skeleton=LSP, keypoints=keypoints, visible=np.full((12, 14), 2))
+
+
+def diagnosed(settings, people, keypoints):
+    results = coco_results(people.image_ids, keypoints, np.ones(people.visible.shape), people.scores)
+    return [diagnose(settings, "/", people, results)[name] for name in ("errors", "gains", "groups")]
+
+
+def test_pck_tells_mirror_swaps_from_other_misses(sportspeople, committed):
+    settings = committed.dataset("lspet")
+    ankle, mirrored, neck = (LSP.keypoints.index(name) for name in ("right_ankle", "left_ankle", "neck"))
+    keypoints = sportspeople.keypoints.copy()
+    keypoints[:3, ankle] = sportspeople.keypoints[:3, mirrored]  # 250 pixels off
+    keypoints[3:5, neck, 1] += 100
+    keypoints[5, neck, 1] += 69  # within a fifth of the torso
+    keypoints[6, ankle] = sportspeople.keypoints[6, mirrored]
+    sportspeople.visible[6, mirrored] = 0  # nobody knows where it is
+    errors, gains, groups = diagnosed(settings, sportspeople, keypoints)
+    errors = errors.set_index("keypoint")
+    assert errors.loc["right_ankle"].tolist() == pytest.approx([12, 8 / 12, 3 / 12, 1 / 12])
+    assert errors.loc["neck"].tolist() == pytest.approx([12, 10 / 12, 0, 2 / 12])
+    assert errors.loc["left_ankle"].tolist() == [11, 1, 0, 0]
+
+    before = accuracy(settings, "/", sportspeople, keypoints, None)["Mean"]
+    gains = gains.set_index("error")
+    assert gains["gain"].to_dict() == pytest.approx({"mirror swap": 100 * 3 / 167, "miss": 100 * 3 / 167})
+    assert gains["Mean"].tolist() == pytest.approx([before + 100 * 3 / 167] * 2)
+    assert groups[["by", "group", "people"]].to_numpy().tolist() == [
+        ["everyone", "all", 12],
+        ["pixels", "256 to 384", 12],  # sqrt(700 * 99) = 263
+    ]
+    assert groups["Mean"].tolist() == pytest.approx([before] * 2)
+
+
+def test_mpiis_errors_are_those_of_the_people_of_its_ground_truth(make_people, committed, tmp_path):
+    positions = np.random.default_rng(0).uniform(1, 999, (12, 16, 2))
+    boxes = np.zeros((2, 2, 12))
+    boxes[1] = 20
+    (tmp_path / "annot").mkdir()
+    truth = {"pos_gt_src": positions.transpose(1, 2, 0), "jnt_missing": np.zeros((16, 12)), "headboxes_src": boxes}
+    savemat(tmp_path / "annot/gt_valid.mat", truth)
+    order = np.random.default_rng(1).permutation(12)  # as a store has them
+    sizes = np.where(np.arange(12) < 10, 100, 600)
+    people = make_people(np.zeros((999, 999, 3)), [[0, 0, size, size] for size in sizes], (0, 0))
+    people = replace(people, skeleton=MPII, keypoints=positions - 1, visible=np.full((12, 16), 2)).take(order)
+    keypoints = positions - 1
+    keypoints[10:] += 100
+    errors, _, groups = diagnosed(replace(committed.dataset("mpii"), root=str(tmp_path)), people, keypoints[order])
+    assert errors.set_index("keypoint")["judged"][["pelvis", "thorax", "left_hip"]].tolist() == [0, 0, 12]
+    assert groups["group"].tolist() == ["all", "96 to 128"]
+    assert groups["Mean"].tolist() == pytest.approx([100 * 10 / 12, 100])

@@ -19,7 +19,7 @@ from rsnlib.datasets import read_detections, read_people
 from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import average_heatmaps, predict_people, predict_store
+from rsnlib.predict import WAYS, average_heatmaps, predict_people, predict_people_in_ways, predict_store
 from rsnlib.runtime import UserError, write_json
 from rsnlib.submission import check_submission, write_submission
 
@@ -131,6 +131,16 @@ def test_people_are_predicted_as_their_crop_store_is(demo_folder, tmp_path, deco
     wanted = predict_store(model, store, decoding=decoding)
     np.testing.assert_allclose(keypoints, wanted[0], atol=1e-3)
     np.testing.assert_allclose(scores, wanted[1], atol=1e-6)
+
+
+def test_people_are_predicted_in_all_ways_as_in_one_at_a_time(demo_folder):
+    people = read_people(demo_folder, "coco", "val2017")
+    models = [network((64, 64)), network((96, 96), seed=1)]
+    keypoints, scores = predict_people_in_ways(models, people, (0.1, 0.1), WAYS)
+    for way, (flip_test, decoding) in enumerate(WAYS):
+        alone = predict_people(models, people, (0.1, 0.1), flip_test, decoding=decoding)
+        np.testing.assert_allclose(keypoints[way], alone[0], atol=1e-3)
+        np.testing.assert_allclose(scores[way], alone[1], atol=1e-6)
 
 
 def test_more_people_than_a_batch_keep_their_order(demo_folder):
@@ -248,6 +258,54 @@ def test_detections_are_for_cocos_format(project, demo_folder):
     project(demo_folder, detections={"mpii": "boxes.json"})
     with pytest.raises(UserError, match="evaluate.detections.mpii"):
         pipeline.evaluation_people("coco")
+
+
+@pytest.fixture
+def a_run(project, demo_folder):
+    """A function: a run of an untrained network on drawn people, judged as `evaluate` of params.yaml says; its store
+    and figures."""
+
+    def judge(**options):
+        project(demo_folder, **options)
+        people = read_people(demo_folder, "coco", "val2017")
+        write_crop_store(pipeline.crops_path("coco", "val"), people, (64, 64), (0.09, 0.135))
+        save_model(network((64, 64)), pipeline.weights_path("coco", "res18", 0))
+        return pipeline.load_store("coco", "val"), pipeline.evaluate("coco", "res18", 0)
+
+    return judge
+
+
+@pytest.mark.parametrize(("flip_test", "decoding"), WAYS)
+def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_folder, flip_test, decoding):
+    store, figures = a_run(flip_test=flip_test, decoding=decoding)
+    keypoints, scores = predict_store(network((64, 64)), store, flip_test, decoding=decoding)
+    alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
+    assert json.loads(pipeline.predictions_path("coco", "res18", 0).read_text()) == alone
+    assert figures == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
+    assert json.loads(pipeline.results_path("coco", "evaluate", "res18-0.json").read_text()) == figures
+
+
+def test_every_way_and_what_is_wrong_is_written_beside_the_figures(a_run):
+    _, figures = a_run(flip_test=True, decoding="dark")
+    variants = pipeline.load_evaluation("coco", "res18", 0, "variants")
+    assert list(zip(variants["flip_test"], variants["decoding"])) == list(WAYS)
+    assert variants.iloc[3].drop(["flip_test", "decoding"]).to_dict() == pytest.approx(figures)
+    text = pipeline.evaluation_path("coco", "res18", 0, "variants").read_text()
+    assert text.startswith("flip_test,decoding,AP,") and "\ntrue,dark," in text
+
+    errors, gains, groups = (
+        pipeline.load_evaluation("coco", "res18", 0, name) for name in ("errors", "gains", "groups")
+    )
+    assert len(errors) == 17 and list(errors)[:3] == ["keypoint", "judged", "good"]
+    assert list(gains) == ["error", "share", "AP", "gain"] and len(gains) == 4
+    everyone = {"by": "everyone", "group": "all", "people": 4, "AP": pytest.approx(figures["AP"])}
+    assert groups.to_dict("records") == [everyone]
+
+
+def test_a_run_that_is_not_judged_yet_is_named(project, demo_folder):
+    project(demo_folder)
+    with pytest.raises(UserError, match="res18-0/gains.csv: no such file; the stage `evaluate`"):
+        pipeline.load_evaluation("coco", "res18", 0, "gains")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,11 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     site = (project / "results/index.html").read_text()
     for stage in ("prepare@demo", "train@demo-rsn18-prm-0", "evaluate@demo-rsn18-prm-0", "tables@demo", "figures@demo"):
         assert f"<code>{stage}</code>" in site
-    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= {"training.png", "poses.jpg"}
+    drawn = {"training.png", "errors.png", "gains.png", "groups.png", "poses.jpg"}
+    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= drawn
+    found = {path.stem for path in (project / "results/demo/evaluate/rsn18-prm-0").iterdir()}
+    assert found == {"variants", "errors", "gains", "groups"}
+    assert "dark" in (project / "results/demo/tables/evaluation.md").read_text()
 
     assert "up to date" in run(project, "dvc", "status")
     assert "Running stage" not in run(project, "dvc", "repro")

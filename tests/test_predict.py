@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from rsnlib.crops import CropStore, write_crop_store
-from rsnlib.predict import predict, predict_heatmaps, predict_store
+from rsnlib.predict import WAYS, predict, predict_heatmaps, predict_store, predict_store_in_ways
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
 
@@ -25,6 +25,14 @@ class SeesBrightness(torch.nn.Module):
     def forward(self, images):
         brightness = avg_pool2d(images.mean(dim=1, keepdim=True), 4)
         return (brightness - brightness.amin()) * self.gains[:, None, None]
+
+
+class SeesTheRightBetter(SeesBrightness):
+    """The further right in the crop, the brighter: the mirrored crop's heatmaps are others."""
+
+    def forward(self, images):
+        heatmaps = super().forward(images)
+        return heatmaps * torch.linspace(0, 1, heatmaps.shape[3])
 
 
 class SeesLeftHand(torch.nn.Module):
@@ -121,6 +129,36 @@ def test_a_store_is_predicted_as_its_pictures_are(draw_dot, make_people, tmp_pat
     wanted = predict(SeesBrightness(), picture, BOXES * 12, flip_test)
     np.testing.assert_allclose(keypoints, wanted.keypoints)
     np.testing.assert_allclose(scores, wanted.scores)
+
+
+def test_all_ways_are_those_of_one_at_a_time_from_one_pass(draw_dot, make_people, tmp_path):
+    picture = draw_dot(200, 240, *DOT)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    people = make_people(picture, BOXES * 12, (0, 0), path=tmp_path / "picture.png")
+    write_crop_store(tmp_path / "store", people, SIZE, (0.09, 0.135))
+    store, model, passes = CropStore(tmp_path / "store"), SeesTheRightBetter(), []
+    hook = model.register_forward_hook(lambda _, images, heatmaps: passes.append(len(heatmaps)))
+    keypoints, scores = predict_store_in_ways(model, store, WAYS, blur=7)
+    assert passes == [64, 8]  # batches of 32 and 4, with their mirror images
+    hook.remove()
+    assert keypoints.shape == (4, 36, 17, 2) and scores.shape == (4, 36, 17)
+    found = np.column_stack([keypoints[:, 0, 0], scores[:, 0, 0]])
+    assert len(np.unique(found.round(3), axis=0)) == 4
+    for way, (flip_test, decoding) in enumerate(WAYS):
+        alone = predict_store(model, store, flip_test, 7, decoding)
+        np.testing.assert_array_equal(keypoints[way], alone[0])
+        np.testing.assert_array_equal(scores[way], alone[1])
+
+
+def test_without_a_flip_test_nothing_is_mirrored(make_people, draw_dot, tmp_path):
+    picture = draw_dot(200, 240, *DOT)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    people = make_people(picture, BOXES, (0, 0), path=tmp_path / "picture.png")
+    write_crop_store(tmp_path / "store", people, SIZE, (0.09, 0.135))
+    model, passes = SeesBrightness(), []
+    model.register_forward_hook(lambda _, images, heatmaps: passes.append(len(heatmaps)))
+    predict_store(model, CropStore(tmp_path / "store"), flip_test=False)
+    assert passes == [3]
 
 
 @pytest.mark.parametrize(

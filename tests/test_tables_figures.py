@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 
 from rsnlib import figures
 from rsnlib.metrics.coco import FIGURES
+from rsnlib.metrics.groups import person_groups
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
 from rsnlib.tables import (
@@ -19,6 +20,7 @@ from rsnlib.tables import (
     ablation_table,
     base_model,
     differences,
+    evaluation_table,
     figure_names,
     origin,
     published,
@@ -271,6 +273,28 @@ def test_a_caption_says_which_interval_it_is(committed):
     assert "as published" not in ablation_caption(lspet, 1, "made")
 
 
+def test_a_way_gains_over_the_plainest_of_its_own_run():
+    ways = [(True, "dark"), (False, "quarter"), (False, "dark"), (True, "quarter")]
+    rows = [
+        {"model": model, "seed": seed, "flip_test": flip_test, "decoding": decoding, "AP": ap, "AP75": ap / 2}
+        for model, seed, best in (("rsn18", 0, 0.5), ("rsn18", 1, 0.6), ("res18", 0, 0.4))
+        for (flip_test, decoding), ap in zip(ways, (best, best - 0.1, best - 0.05, best - 0.02))
+    ]
+    table = evaluation_table(pd.DataFrame(rows), "coco")
+    assert list(table) == ["model", "seed", "flip test", "decoding", "AP", "AP gain", "AP75", "AP75 gain"]
+    assert table["AP"].tolist()[4:8] == pytest.approx([60, 50, 55, 58])
+    assert table["AP gain"].tolist() == pytest.approx([10, 0, 5, 8] * 3)
+    assert table["AP75 gain"].tolist() == pytest.approx([5, 0, 2.5, 4] * 3)
+    assert table["flip test"].tolist()[:2] == ["yes", "no"]
+
+
+def test_pcks_mean_is_per_cent_already():
+    rows = [("rsn18", 0, False, "quarter", 80.0), ("rsn18", 0, True, "quarter", 81.5)]
+    columns = ["model", "seed", "flip_test", "decoding", "Mean"]
+    table = evaluation_table(pd.DataFrame(rows, columns=columns), "mpii")
+    assert table[["Mean", "Mean gain"]].to_numpy().tolist() == [[80, 0], [81.5, 1.5]]
+
+
 # ---- figures
 
 CROP = np.full((64, 48, 3), 120, np.uint8)
@@ -391,3 +415,47 @@ def test_curves_have_axes_and_a_legend(name, unit):
     assert accuracy.lines[0].get_xdata().tolist() == [2, 3]  # where it was validated
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["rsn18-0", "res18-0"]
     assert loss.lines[0].get_color() != loss.lines[1].get_color()
+
+
+def test_kinds_of_errors_are_stacked_to_the_whole():
+    table = pd.DataFrame({"keypoint": ["nose", "left_eye"], "judged": [9, 0]})
+    table[["good", "mirror swap", "miss"]] = [[0.5, 0.2, 0.3], [np.nan] * 3]
+    figure = figures.error_kinds({f"rsn18-{seed}": table for seed in range(5)})
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == [f"rsn18-{seed}" for seed in range(5)]
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["nose", "left eye"]
+    assert figure.get_supxlabel() == "share of labelled keypoints (%)"
+    nose = shown[4].patches[::2]
+    assert [bar.get_x() for bar in nose] == pytest.approx([0, 50, 70])
+    assert nose[2].get_x() + nose[2].get_width() == pytest.approx(100)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["good", "mirror swap", "miss"]
+    assert len({bar.get_facecolor() for bar in nose}) == 3
+
+
+@pytest.mark.parametrize(("name", "unit"), [("AP", ""), ("Mean", " (%)")])
+def test_gains_of_all_runs_stand_side_by_side(name, unit):
+    gains = pd.DataFrame({"error": ["jitter", "miss"], "share": [0.1, 0.2], name: [0.5, 0.6], "gain": [0.1, 0.2]})
+    figure = figures.repair_gains({"rsn18-0": gains, "res18-0": gains.assign(gain=[0.3, 0.05])}, name)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == f"gain in {name}{unit} if repaired"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["jitter", "miss"]
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[0.1, 0.2], [0.3, 0.05]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["rsn18-0", "res18-0"]
+
+
+def test_every_grouping_has_its_words(make_people):
+    grouped = person_groups(make_people(CROP, [[0, 0, 10, 10]], KEYPOINTS))
+    assert set(figures.GROUPED_BY) == {"everyone", *grouped}
+
+
+def test_groups_have_a_panel_each_way_of_grouping_and_say_how_many_they_are():
+    groups = pd.DataFrame(
+        [("everyone", "all", 400, 0.6), ("hidden", "none", 300, 0.7), ("hidden", "up to 25 %", 100, 0.4)],
+        columns=["by", "group", "people", "AP"],
+    )
+    figure = figures.accuracy_by_group({"rsn18-0": groups, "res18-0": groups}, "AP")
+    everyone, hidden = figure.axes
+    assert [label.get_text() for label in hidden.get_yticklabels()] == ["none (300)", "up to 25 % (100)"]
+    assert hidden.get_title(loc="left") == "share of labelled keypoints that are hidden"
+    assert hidden.get_xlabel() == "AP; in brackets: people" and everyone.get_xlim() == hidden.get_xlim()
+    assert [[bar.get_width() for bar in bars] for bars in hidden.containers] == [[0.7, 0.4], [0.7, 0.4]]

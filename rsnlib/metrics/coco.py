@@ -44,6 +44,12 @@ def coco_results(image_ids, keypoints, scores, box_scores, boxes=None, categorie
     return results
 
 
+def keypoints_of(results, keypoints):
+    """The keypoints (P, K, 2) of P `coco_results` of K keypoints."""
+    numbers = np.array([result["keypoints"] for result in results], np.float64)
+    return numbers.reshape(len(results), keypoints, 3)[..., :2]
+
+
 def coco_ap(results, annotations, skeleton=COCO_SKELETON):
     """COCO's ten figures of merit for keypoints, fractions (-1 where there is nobody to count); where several
     categories have the skeleton, the mean over these.
@@ -51,10 +57,10 @@ def coco_ap(results, annotations, skeleton=COCO_SKELETON):
     results: a list in COCO's results format, or the path of its JSON
     annotations: the path of the annotations' JSON; skeleton: what they are of, with sigmas
     """
+    evaluation = _evaluation(results, annotations, skeleton)
+    if not evaluation.cocoDt.anns:
+        return dict.fromkeys(FIGURES, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        evaluation = _evaluation(results, annotations, skeleton)
-        if not evaluation.cocoDt.anns:
-            return dict.fromkeys(FIGURES, 0.0)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -75,22 +81,59 @@ def _complete(content, skeleton):
     return content | {"annotations": annotations}
 
 
-def _evaluation(results, annotations, skeleton):
+def _evaluation(results, annotations, skeleton, kind=COCOeval):
     """pycocotools' evaluation, not yet begun."""
     if not isinstance(results, list):
         results = read_json(results)
     truth = COCO()
     truth.dataset = _complete(read_json(annotations), skeleton)
-    truth.createIndex()
-    strangers = {result["image_id"] for result in results} - set(truth.imgs)
-    if strangers:
-        raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
-    evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), "keypoints")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        strangers = {result["image_id"] for result in results} - set(truth.imgs)
+        if strangers:
+            raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
+        # copies: pycocotools writes into what it is given
+        evaluation = kind(truth, truth.loadRes(list(map(dict, results))) if results else COCO(), "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
     names = list(skeleton.keypoints)
     categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
     evaluation.params.catIds = [category["id"] for category in categories]
     return evaluation
+
+
+def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton=COCO_SKELETON):
+    """The average precision of each of G groups of people, a list of fractions. As pycocotools computes it of people of
+    medium size, but by group: people of other groups are ignored, and so are predictions that match nobody and are of
+    another group or of none. NaN where there is nobody to count.
+
+    results, annotations, skeleton: as for `coco_ap`
+    people: {annotation id: group}, 0 to G - 1; any other number, and whoever is not in it, is of none
+    predictions: the group of each of the results, likewise
+    groups: G
+    """
+    evaluation = _evaluation(results, annotations, skeleton, _GroupEvaluation)
+    if not evaluation.cocoDt.anns:
+        return [0.0] * groups
+    for annotation in evaluation.cocoGt.anns.values():
+        annotation["group"] = people.get(annotation["id"], -1)
+    for result, group in zip(evaluation.cocoDt.dataset["annotations"], predictions, strict=True):
+        result["group"] = group
+    evaluation.params.areaRng = [(group, group) for group in range(groups)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # (thresholds, recalls, categories, groups, 1), -1: nobody to count
+    return [float(each[each > -1].mean()) if (each > -1).any() else float("nan") for each in precision.T[0]]
+
+
+class _GroupEvaluation(COCOeval):
+    """pycocotools' evaluation by an annotation's "group". It computes every similarity, for which it needs the areas,
+    before it matches the people of any picture."""
+
+    def evaluateImg(self, image, *arguments):
+        for annotation in self.cocoGt.imgToAnns[image] + self.cocoDt.imgToAnns[image]:
+            annotation["area"] = annotation["group"]
+        return super().evaluateImg(image, *arguments)
 
 
 @dataclass(frozen=True)
@@ -113,9 +156,9 @@ class Matches:
 
 def coco_matches(results, annotations, skeleton=COCO_SKELETON):
     """Which predictions pycocotools takes for right: Matches, one a category. Takes what `coco_ap` takes."""
+    evaluation = _evaluation(results, annotations, skeleton)
+    evaluation.params.areaRng = evaluation.params.areaRng[:1]  # of every size
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _evaluation(results, annotations, skeleton)
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]  # of every size
         evaluation.evaluate()
     pictures = len(evaluation.params.imgIds)
     found = [picture or EMPTY for picture in evaluation.evalImgs]

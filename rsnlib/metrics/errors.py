@@ -1,13 +1,15 @@
 """What is wrong with predicted keypoints and what repairing it would bring, in the manner of Ronchi and Perona
-("Benchmarking and error diagnosis in multi-instance pose estimation", ICCV 2017)."""
+("Benchmarking and error diagnosis in multi-instance pose estimation", ICCV 2017); by object keypoint similarity and, in
+so far as it applies, by PCK."""
 
 import numpy as np
 import pandas as pd
 
-from rsnlib.metrics.coco import coco_ap
+from rsnlib.metrics.coco import coco_ap, keypoints_of
 from rsnlib.metrics.oks import keypoint_similarity, oks
 
 ERRORS = ("jitter", "mirror swap", "person swap", "miss")
+PCK_ERRORS = ("mirror swap", "miss")
 GOOD, NEAR = 0.85, 0.5  # from which similarity on a keypoint is right, and from which it is meant for a place
 FOUND = 0.1  # above which object keypoint similarity a prediction can be of a person
 
@@ -21,7 +23,7 @@ def keypoint_errors(results, people):
     that keypoint or its mirror image of somebody else; "miss", near none of these.
     """
     names = np.array(people.skeleton.keypoints)
-    predicted = _points(results, len(names))
+    predicted = keypoints_of(results, len(names))
     scores = np.array([result["score"] for result in results], np.float64)
     image_ids = pd.Series([result["image_id"] for result in results], dtype=np.int64)
     found = image_ids.groupby(image_ids).indices
@@ -35,6 +37,37 @@ def keypoint_errors(results, people):
     result, person, keypoint, error = map(np.concatenate, zip(*columns))
     where = {"result": result, "person": person, "keypoint": keypoint, "name": names[keypoint]}
     return pd.DataFrame(where | {"visible": people.visible[person, keypoint], "error": error})
+
+
+def pck_errors(distances, keypoints, people, threshold):
+    """The keypoints that PCK counts: a data frame as of `keypoint_errors`, without the column result. error: "good",
+    within the threshold of its place; "mirror swap", within it of its mirror image; "miss", any other.
+
+    distances: a function of keypoints (P, K, 2): how far from their places they are and which count, (P, K) both
+    """
+    mirrored = people.skeleton.mirrored
+    distance, counted = distances(keypoints)
+    of_mirror_images, labelled = distances(keypoints[:, mirrored])
+    crossed = ((of_mirror_images <= threshold) & labelled)[:, mirrored]
+    errors = np.select([distance <= threshold, crossed], ["good", PCK_ERRORS[0]], PCK_ERRORS[1])
+    person, keypoint = np.nonzero(counted)
+    where = {"person": person, "keypoint": keypoint, "name": np.array(people.skeleton.keypoints)[keypoint]}
+    return pd.DataFrame(where | {"visible": people.visible[person, keypoint], "error": errors[person, keypoint]})
+
+
+def errors_by_keypoint(table, skeleton, kinds=ERRORS):
+    """How often each keypoint is good and wrong in each way: a data frame, one row a keypoint, columns keypoint, its
+    name; judged, how many of it; good and the kinds, shares of these that add up to 1.
+
+    table: as `keypoint_errors` or `pck_errors` gives it
+    """
+    counts = table.groupby(["keypoint", "error"]).size().unstack()
+    counts = counts.reindex(index=range(len(skeleton)), columns=["good", *kinds]).fillna(0)
+    judged = counts.sum(axis=1)
+    shares = counts.div(judged, axis=0)
+    shares.insert(0, "judged", judged.astype(int))
+    shares.insert(0, "keypoint", skeleton.keypoints)
+    return shares.reset_index(drop=True).rename_axis(columns=None)
 
 
 def repair_gains(results, people, annotations):
@@ -54,18 +87,22 @@ def repair_gains(results, people, annotations):
     return pd.DataFrame(rows)
 
 
+def pck_gains(table):
+    """What each kind of error costs PCK: a data frame as of `repair_gains`, with Mean, per cent, in place of AP.
+
+    table: as `pck_errors` gives it
+    """
+    shares = table["error"].value_counts(normalize=True).reindex(["good", *PCK_ERRORS], fill_value=0)
+    wrong = shares[list(PCK_ERRORS)].rename_axis("error").rename("share").reset_index()
+    return wrong.assign(Mean=100 * (shares["good"] + wrong["share"]), gain=100 * wrong["share"])
+
+
 def repaired(results, people, wrong):
     """`results` with the keypoints of `wrong`, rows of `keypoint_errors`' table, where they belong."""
     numbers = [np.reshape(result["keypoints"], (-1, 3)) for result in results]
     for row in wrong.itertuples():
         numbers[row.result][row.keypoint, :2] = people.keypoints[row.person, row.keypoint]
     return [result | {"keypoints": values.ravel().tolist()} for result, values in zip(results, numbers, strict=True)]
-
-
-def _points(results, keypoints):
-    """(P, K, 2)"""
-    numbers = np.array([result["keypoints"] for result in results], np.float64)
-    return numbers.reshape(len(results), keypoints, 3)[..., :2]
 
 
 def _errors_in_picture(predicted, people):
