@@ -12,7 +12,7 @@ from rsnlib.metrics import coco, coco_ap, coco_results, pck, resampled_headline
 from rsnlib.metrics.bootstrap import interval, mean_and_interval, paired_difference, resample
 from rsnlib.metrics.coco import coco_matches, resampled_ap
 from rsnlib.metrics.pck import resampled_share, torso_distances
-from rsnlib.skeletons import LSP
+from rsnlib.skeletons import LSP, MPII
 
 # ---- average precision
 
@@ -65,6 +65,17 @@ def test_a_resampled_picture_counts_as_so_many_copies_do_for_pycocotools(crowded
     assert len(set(figures.round(3))) > 10
 
 
+def test_of_several_categories_it_is_the_mean(crowded, tmp_path):
+    truth, results, path = crowded
+    truth["categories"].append(truth["categories"][0] | {"id": 2, "name": "another"})
+    for place, entry in enumerate([*truth["annotations"], *results]):
+        entry["category_id"] = 1 + place % 2
+    path.write_text(json.dumps(truth))
+    draws = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), 5)
+    slow = [coco_ap(*copied(truth, results, counts, tmp_path / "copies.json"))["AP"] for counts in draws]
+    assert resampled_ap(coco_matches(results, path), draws) == pytest.approx(slow, abs=1e-12)
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("doubled", [False, True])
 def test_every_real_picture_once_is_the_average_precision_itself(shared, doubled):
@@ -76,7 +87,7 @@ def test_every_real_picture_once_is_the_average_precision_itself(shared, doubled
     scores = random.uniform(0.5, 1.5, people.visible.shape)
     results = coco_results(people.image_ids, people.keypoints + noise, scores, people.scores)
     matches = coco_matches(results, annotations)
-    (figure,) = resampled_ap(matches, np.ones((1, len(matches.people)), int))
+    (figure,) = resampled_ap(matches, np.ones((1, len(matches[0].people)), int))
     assert figure == pytest.approx(coco_ap(results, annotations)["AP"], abs=1e-12)
     assert 0.1 < figure < 0.9
 
@@ -84,7 +95,7 @@ def test_every_real_picture_once_is_the_average_precision_itself(shared, doubled
 def test_draws_are_computed_in_pieces_that_fit_into_memory(crowded, monkeypatch):
     matches, counts = coco_matches(crowded[1], crowded[2]), resample(12)
     at_once = resampled_ap(matches, counts)
-    monkeypatch.setattr(coco, "PIECE", 7 * len(matches.pictures))
+    monkeypatch.setattr(coco, "PIECE", 7 * len(matches[0].pictures))
     np.testing.assert_array_equal(resampled_ap(matches, counts), at_once)
 
 
@@ -136,7 +147,8 @@ def test_mpiis_people_are_resampled_with_their_own_pictures(committed, make_peop
     truth = {"pos_gt_src": positions.transpose(1, 2, 0), "jnt_missing": np.zeros((16, 4)), "headboxes_src": boxes}
     savemat(tmp_path / "annot/gt_valid.mat", truth)
     people = make_people(np.zeros((99, 99, 3)), [[0, 0, 99, 99]] * 4, (0, 0))
-    people = replace(people, image_ids=np.array([1, 1, 1, 2])).take([3, 0, 2, 1])  # as a store may have them
+    people = replace(people, skeleton=MPII, image_ids=np.array([1, 1, 1, 2]))
+    people = people.take([3, 0, 2, 1])  # as a store may have them
     predicted = positions - 1
     predicted[3] += 500  # the only person of picture 2 is wrong
     results = coco_results(people.image_ids, predicted[[3, 0, 2, 1]], np.ones((4, 16)), people.scores)

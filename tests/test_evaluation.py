@@ -268,8 +268,8 @@ def a_run(project, demo_folder):
     def judge(**options):
         project(demo_folder, **options)
         people = read_people(demo_folder, "coco", "val2017")
-        write_crop_store(pipeline.crops_path("coco", "val"), people, (64, 64), (0.09, 0.135))
-        save_model(network((64, 64)), pipeline.weights_path("coco", "res18", 0))
+        write_crop_store(pipeline.crops_path("coco", "val"), people, (256, 192), (0.09, 0.135))
+        save_model(network((256, 192)), pipeline.weights_path("coco", "res18", 0))
         return pipeline.load_store("coco", "val"), pipeline.evaluate("coco", "res18", 0)
 
     return judge
@@ -278,7 +278,7 @@ def a_run(project, demo_folder):
 @pytest.mark.parametrize(("flip_test", "decoding"), WAYS)
 def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_folder, flip_test, decoding):
     store, figures = a_run(flip_test=flip_test, decoding=decoding)
-    keypoints, scores = predict_store(network((64, 64)), store, flip_test, decoding=decoding)
+    keypoints, scores = predict_store(network((256, 192)), store, flip_test, decoding=decoding)
     alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
     assert json.loads(pipeline.predictions_path("coco", "res18", 0).read_text()) == alone
     assert figures == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
@@ -367,6 +367,10 @@ def judged(demo_folder, tmp_path, monkeypatch):
             write_json(pipeline.predictions_path("demo", model, seed), results)
             figures = coco_ap(results, demo_folder / "annotations/person_keypoints_val2017.json")
             write_json(pipeline.results_path("demo", "evaluate", f"{model}-{seed}.json"), figures)
+            rows = [{"flip_test": flip_test, "decoding": decoding, **figures} for flip_test, decoding in WAYS]
+            path = pipeline.evaluation_path("demo", model, seed, "variants")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_csv(path, index=False)
             pipeline.weights_path("demo", model, seed).parent.mkdir(parents=True, exist_ok=True)
             about = {"params": f"{model}{seed}", "machine": f"machine {seed % 2}"}
             save_model(network((128, 96)), pipeline.weights_path("demo", model, seed), about)
@@ -380,7 +384,7 @@ def test_tables_are_the_same_bytes_from_the_same_inputs(judged):
     pipeline.tables("demo")
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     suffixes = ("csv", "md", "tex")
-    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention") for suffix in suffixes}
+    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention", "evaluation") for suffix in suffixes}
     assert set(written) == names | {"differences.md"}
     pipeline.tables("demo")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
@@ -389,7 +393,7 @@ def test_tables_are_the_same_bytes_from_the_same_inputs(judged):
 def test_tables_tell_what_the_predictions_do(judged):
     folder = judged(seeds=1)
     markdown = pipeline.tables("demo")
-    assert list(markdown) == ["Results", "Differences", "Ablation: attention"]
+    assert list(markdown) == ["Results", "Differences", "Ablation: attention", "Ways of evaluating"]
     results = pd.read_csv(folder / "results.csv").query("source == 'this run'").set_index("model")
     for model in ("rsn18", "rsn18-prm"):
         figures = json.loads((folder.parent / f"evaluate/{model}-0.json").read_text())
@@ -427,7 +431,7 @@ def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
 def test_the_first_of_a_group_that_is_run_is_its_reference_and_one_alone_is_no_table(judged):
     folder = judged(seeds=1, models=("res2net18", "res18", "rsn18-prm"))
     said = pipeline.tables("demo")["Differences"]
-    assert pd.read_csv(folder / "ablation-block.csv")["model"].tolist() == ["res18", "res2net18"]
+    assert pd.read_csv(folder / "ablation-block-18.csv")["model"].tolist() == ["res18", "res2net18"]
     assert not (folder / "ablation-attention.md").exists()
     assert "between res2net18 and res18 no difference is shown (+0.0 AP [0.0, 0.0])" in said
 

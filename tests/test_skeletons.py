@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
@@ -29,7 +30,6 @@ from rsnlib.pictures import Detections
 from rsnlib.predict import categories_of, predict_store, skeleton_of
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO, LSP, MPII, SKELETONS, Skeleton, from_description
-from rsnlib.tables import results_table
 
 DEFINITION = {
     "keypoints": ["beak", "l_wing", "r_wing", "belly", "tail"],
@@ -104,6 +104,8 @@ def project(tmp_path_factory, birds):
     values["run"] = {"datasets": ["birds"], "models": ["tiny"], "seeds": [0]}
     values["train"] |= {"epochs": 1, "validations": 1}
     YAML(typ="safe").dump(values, folder / "params.yaml")
+    for name in ("dvc.yaml", "rsnlib", "notebooks"):
+        (folder / name).symlink_to(pipeline.project_root() / name)
     with contextlib.chdir(folder):
         pipeline.prepare("birds")
         pipeline.train("birds", "tiny", 0)
@@ -338,14 +340,11 @@ def test_every_stage_keeps_to_the_skeleton(in_project):
     assert heads.shape[2] == 5 and name == "r wing"
 
 
-def test_its_table_has_our_runs_alone(in_project):
-    table, text = pipeline.tables("birds")
-    assert table["source"].tolist() == ["this run"]
-    assert "object keypoint similarity" in text and "published" not in text
-    runs = pipeline.load_figures("birds").assign(model="rsn18")
-    settings = load_params().dataset("birds")
-    assert len(results_table(runs, "birds", settings)) == 1
-    assert len(results_table(runs, "birds", replace(settings, skeleton=None))) > 1
+def test_its_tables_have_our_runs_alone(in_project):
+    written = pipeline.tables("birds")
+    assert list(written) == ["Results", "Differences", "Ways of evaluating"]
+    assert pd.read_csv("results/birds/tables/results.csv")["source"].tolist() == ["this run"]
+    assert "object keypoint similarity" in written["Results"] and "published" not in written["Results"]
 
 
 def test_a_flip_test_exchanges_its_wings(in_project):

@@ -107,7 +107,7 @@ def resampled_headline(settings, root, people, results):
     folder = Path(root) / settings.root
     if settings.reader == "coco":
         matches = coco_matches(results, annotations_path(folder, "coco", settings.splits["val"]), people.skeleton)
-        return resampled_ap(matches, resample(len(matches.people)))
+        return resampled_ap(matches, resample(len(matches[0].people)))
     keypoints = keypoints_of(results, len(people.skeleton))
     images, pictures = np.unique(people.image_ids, return_inverse=True)
     if settings.reader == "mpii":
