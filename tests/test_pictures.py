@@ -150,18 +150,44 @@ def test_a_box_is_of_its_frame_or_of_all(tmp_path):
     assert detections.of("clip.mp4", WHOLE, 2)[:, 0].tolist() == [1, 5]
 
 
-@pytest.mark.parametrize("contents", [3, [3], [{"bbox": [0, 0, 1, 1]}], [{"image_id": [1], "bbox": 1}], {"images": []}])
-def test_a_json_that_is_no_detectors_is_refused(contents, tmp_path):
-    with pytest.raises(UserError, match="boxes.json: not a detector's boxes"):
+BOX = {"image_id": "a.jpg", "bbox": [0, 0, 9, 9]}
+
+
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        (3, "TypeError"),
+        ([3], "entry 0: "),
+        ([BOX, {"bbox": [0, 0, 1, 1]}], "entry 1: KeyError: 'image_id'"),
+        ([BOX, {"image_id": [1], "bbox": 1}], "entry 1: "),
+        ([BOX, BOX | {"frame": "2"}], "entry 1: Unusable: frame: '2' is not a whole number"),
+        ({"images": []}, "KeyError: 'annotations'"),
+    ],
+)
+def test_a_json_that_is_no_detectors_is_refused(contents, what, tmp_path):
+    with pytest.raises(UserError, match=f"boxes.json: not a detector's boxes .*{what}"):
         Detections(boxes_json(tmp_path / "boxes.json", contents))
 
 
-@pytest.mark.parametrize("box", [[0, 0, 1], "0 0 1 1", [0, 0, 1, "a"], [0, 0, 1, 0], [60, 0, 5, 5], None])
-def test_a_bad_box_names_its_file_and_picture(box, tmp_path):
-    entries = [{"image_id": "a.jpg", "bbox": [0, 0, 9, 9]}, {"image_id": "a.jpg", "bbox": box}]
-    detections = Detections(boxes_json(tmp_path / "boxes.json", entries))
-    with pytest.raises(UserError, match="boxes.json: boxes of a.jpg: "):
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": [0, 0, 1]}, "bbox: a list of 3 where a list of 4 numbers belongs"),
+        ({"bbox": "0 0 1 1"}, "bbox: '0 0 1 1' where"),
+        ({"bbox": [0, 0, 1, "a"]}, "bbox: 'a' is not a finite number"),
+        ({"bbox": [0, 0, 1, 0]}, "box has no area"),
+        ({"bbox": [60, 0, 5, 5]}, r"box lies wholly outside its image \(60 x 40 pixels\)"),
+        ({"bbox": None}, "bbox: None where"),
+        ({"score": "high"}, "score: 'high' is not a finite number"),
+        ({"category_id": "person"}, "category_id: 'person' is not a whole number"),
+    ],
+)
+def test_a_bad_box_names_its_file_entry_and_picture(changes, reason, tmp_path):
+    detections = Detections(boxes_json(tmp_path / "boxes.json", [BOX, BOX | changes]))
+    with pytest.raises(UserError, match=f"boxes.json: entry 1, of a.jpg: {reason}"):
         detections.of("a.jpg", WHOLE)
+    with pytest.raises(UserError, match=f"boxes.json: entry 1, of a.jpg, frame 7: {reason}"):
+        detections.of("a.jpg", WHOLE, frame=7)
 
 
 def test_predict_takes_a_detectors_json(draw_dot, tmp_path):
