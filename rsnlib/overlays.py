@@ -16,7 +16,7 @@ from rsnlib.figures import SIDES, limb_side
 from rsnlib.metrics import coco_results
 from rsnlib.pictures import Detections, Video, read_picture
 from rsnlib.predict import predict, skeleton_of
-from rsnlib.runtime import UserError, whole_file
+from rsnlib.runtime import UserError, whole_file, writing
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -46,7 +46,9 @@ def predict_files(model, inputs, output, boxes=None):
     else pictures and frames are counted from 1.
     """
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    with writing(output):
+        empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
     skeleton = skeleton_of(model)
     detections = None if boxes is None else Detections(boxes)
@@ -55,7 +57,8 @@ def predict_files(model, inputs, output, boxes=None):
         raise UserError(f"{boxes}: none of its boxes is of any of these pictures; it tells them by file name or number")
     numbered = _numbered(files)
     count = itertools.count(1)
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     with whole_file(output / "poses.json", "w") as file:
         separator = "[\n"  # written person by person: the poses of a long video need not fit into memory
         for path, overlay in zip(tqdm(files, unit="file"), overlay_paths(files, output)):
@@ -178,11 +181,14 @@ def _overlay_video(model, path, overlay, detections, skeleton):
 @contextlib.contextmanager
 def _whole_video(path, fps):
     """A function that adds an RGB picture to the video `path`, which appears only when complete."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished = Path(folder, path.name)
         writer = cv2.VideoWriter()
+        count = 0
 
         def add_frame(picture):
+            nonlocal count
+            count += 1
             height, width = picture.shape[:2]
             if not writer.isOpened() and not writer.open(str(unfinished), cv2.CAP_FFMPEG, CODEC, fps, (width, height)):
                 raise UserError(
@@ -194,7 +200,9 @@ def _whole_video(path, fps):
             yield add_frame
         finally:
             writer.release()
-        if unfinished.exists():
+        if count:
+            if cv2.VideoCapture(str(unfinished), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) < count:
+                raise UserError(f"{path}: cannot be written whole; is there no room left?")  # OpenCV does not say
             os.replace(unfinished, path)
 
 
