@@ -51,10 +51,10 @@ def read_picture(image):
 def _pixels(image):
     """The array of a PIL image, upright."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, in some versions and formats held as 32
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
-    if image.mode == "F":
-        return np.asarray(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        array = np.asarray(image)  # in some versions and formats 16 bits are held as 32
+        whole = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 65535
+        return array.astype(np.uint16) if whole else array
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
