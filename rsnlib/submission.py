@@ -101,16 +101,13 @@ def write_mpii_submission(results, root, folder, split="test"):
     root = Path(root)
     predicted = _predictions_by_place(results, root / "annot" / f"{split}.json")
     annolist, judged = read_test_images(root / MPII_ANNOTATIONS)
-    for image, rows in zip(annolist[0], judged):
-        if len(rows):
-            people, found = image["annorect"], {}
-            for row in rows:
-                center = people["objpos"][0, row][0, 0]
-                place = _place(_image_name(image), center["x"].item(), center["y"].item())
-                if place not in predicted:
-                    raise UserError(f"{results}: has nobody at {place[1:]} in {place[0]}, whom MPII judges")
-                found[row] = predicted[place]
-            image["annorect"] = _with_points(people, found)
+    for image, centers in zip(annolist[0], judged):
+        places = {row: _place(_image_name(image), x, y) for row, (x, y) in centers.items()}
+        for place in places.values():
+            if place not in predicted:
+                raise UserError(f"{results}: has nobody at {place[1:]} in {place[0]}, whom MPII judges")
+        if places:
+            image["annorect"] = _with_points(image["annorect"], {row: predicted[places[row]] for row in places})
     path = Path(folder) / MPII_FILE
     with whole_file(path) as file:
         savemat(file, {"pred": annolist}, do_compression=True)

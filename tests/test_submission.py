@@ -207,6 +207,9 @@ def test_mpiis_own_annotations_must_be_there(write_mpii, mpii_folder):
     savemat(file, {"annolist": 1})
     with pytest.raises(UserError, match="mpii_human_pose_v1_u12_1.mat: not MPII's annotations .KeyError: 'RELEASE'"):
         write_mpii()
+    file.write_bytes(b"not MATLAB")
+    with pytest.raises(UserError, match="mpii_human_pose_v1_u12_1.mat: not MPII's annotations"):
+        write_mpii()
     file.unlink()
     with pytest.raises(UserError, match="mpii_human_pose_v1_u12_1.mat: no such file; .*mpii_human_pose_v1_u12_2.zip"):
         write_mpii()

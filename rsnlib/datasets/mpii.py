@@ -48,8 +48,8 @@ def read_list(annotations_file):
 
 def read_test_images(file):
     """The M test images in MPII's own annotations, mpii_human_pose_v1_u12_1.mat: their `annolist`, (1, M) structs as
-    SciPy reads MATLAB's; and who in them is judged, being apart from others (`single_person`): M arrays of rows of
-    `annorect`, from 0."""
+    SciPy reads MATLAB's; and who in them is judged, being apart from others (`single_person`): {row of `annorect`, from
+    0: centre x, y}, one an image."""
     if not file.is_file():
         raise UserError(
             f"{file}: no such file; it is MPII's own, in mpii_human_pose_v1_u12_2.zip from human-pose.mpi-inf.mpg.de"
@@ -57,10 +57,17 @@ def read_test_images(file):
     try:
         release = loadmat(file)["RELEASE"][0, 0]
         test = release["img_train"].ravel() == 0
-        separate = [rows.ravel().astype(int) - 1 for rows in release["single_person"].ravel()[test]]
-        return release["annolist"][:, test], separate
+        annolist, rows = release["annolist"][:, test], release["single_person"].ravel()[test]
+        return annolist, [_centers(*pair) for pair in zip(annolist["annorect"][0], rows, strict=True)]
     except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{file}: not MPII's annotations ({type(error).__name__}: {error})") from None
+
+
+def _centers(people, numbers):
+    """{row: (x, y)} of the people whose `numbers`, from 1, are given."""
+    rows = [int(number) - 1 for number in numbers.ravel()]
+    centers = [people["objpos"][0, row][0, 0] for row in rows]
+    return {row: (center["x"].item(), center["y"].item()) for row, center in zip(rows, centers)}
 
 
 def _read_person(row, annotation, image, image_id, annotated):
