@@ -42,10 +42,11 @@ def main():
     evaluate.add_argument("--detections", help="a detector's boxes, a COCO results JSON")
     evaluate.add_argument("-o", "--output", metavar="RESULTS", help="a COCO results JSON to write")
 
-    submit = commands.add_parser("submit", help="make the zip that COCO's evaluation server takes")
-    submit.add_argument("results", help="a COCO results JSON")
-    submit.add_argument("--split", required=True, help="val2017, test-dev2017 or test-challenge2017")
-    submit.add_argument("--algorithm", required=True, help="the name under which the server lists it")
+    submit = commands.add_parser("submit", help="make what COCO's or MPII's leaderboard takes")
+    submit.add_argument("results", help="what evaluate -o wrote")
+    submit.add_argument("--dataset", help="a data set of params.yaml, for MPII's (default: COCO's)")
+    submit.add_argument("--split", help="val2017, test-dev2017 or test-challenge2017; of MPII, test if not given")
+    submit.add_argument("--algorithm", help="the name under which COCO's server lists it")
     submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
 
     commands.add_parser("readme", help="write the tables of results/ into README.md, between its markers")
@@ -78,8 +79,10 @@ def main():
             print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
         elif arguments.command == "evaluate":
             from rsnlib.pipeline import evaluate_weights
-            from rsnlib.runtime import write_json
+            from rsnlib.runtime import check_writable, write_json
 
+            if arguments.output:
+                check_writable(arguments.output)
             chosen = arguments.dataset, arguments.split, arguments.detections
             results, figures = evaluate_weights(arguments.weights, *chosen)
             if arguments.output:
@@ -87,11 +90,10 @@ def main():
             found = f"{len(results)} people; {arguments.split} has no annotations to judge them by"
             print(json.dumps(figures, indent=2) if figures else found)
         elif arguments.command == "submit":
-            from rsnlib.submission import check_submission, write_submission
+            from rsnlib.submission import submit
 
-            path = write_submission(arguments.results, arguments.split, arguments.algorithm, arguments.output)
-            check_submission(path)
-            print(path)
+            chosen = arguments.dataset, arguments.split, arguments.algorithm
+            print(submit(arguments.results, arguments.output, *chosen))
         elif arguments.command == "readme":
             from rsnlib.readme import write_readme
 

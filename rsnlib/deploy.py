@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rsnlib.models.blocks import ConvNorm
-from rsnlib.runtime import whole_file
+from rsnlib.runtime import check_writable, whole_file
 
 TOLERANCE = 1e-4  # of the highest peak
 
@@ -31,6 +31,7 @@ def export_onnx(model, path):
     for any N and the model's own input size. The file appears only after onnxruntime has computed the network's
     heatmaps with it, on random images, to 1e-4 of their peak; returns the largest difference over that peak.
     """
+    check_writable(path)
     fused = fuse(model).cpu()
     images = torch.randn(2, 3, *model.input_size)
     with contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):

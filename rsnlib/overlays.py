@@ -16,10 +16,12 @@ from rsnlib.figures import SIDES, limb_side
 from rsnlib.metrics import coco_results
 from rsnlib.pictures import Detections, Video, read_picture
 from rsnlib.predict import categories_of, predict, skeleton_of
-from rsnlib.runtime import UserError, whole_file
+from rsnlib.runtime import UserError, whole_file, writing
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PICTURES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+UNREAD = (".heic", ".heif")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+NAMES = ", ".join(PICTURES + VIDEOS)
 
 # drawn are people in boxes, and keypoints, of at least these scores; 0.5 is a keypoint of which the network saw nothing
 SURE_BOX = 0.5
@@ -36,28 +38,34 @@ def predict_files(model, inputs, output, boxes=None):
     """The poses of everyone in pictures and videos: an overlay of each, and poses.json, in the folder `output`.
 
     model: as load_model gives it
-    inputs: paths of pictures, videos, and folders of these (not of folders in them)
+    inputs: paths of pictures, videos, and folders of these (not of folders in them); what is named twice is done once
     output: a folder that does not exist or is empty, so that nothing is ever overwritten
     boxes: the path of a detector's results (rsnlib.pictures.Detections); None: OpenCV's people detector
 
     Returns what was wrong with single inputs, a message each; all others are done. Overlays have their input's name, as
     .jpg or .mp4. poses.json is in COCO's results format, with `file_name` (the path as given), `bbox` and, in videos,
     `frame` (from 0) of each person. `image_id` is the number that is the picture's name where all have one, as in COCO;
-    else pictures and frames are counted from 1.
+    else pictures and frames are counted from 1. It is written person by person, about 0.9 MB a thousand: no video is
+    too long for memory.
     """
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    with writing(output):
+        empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
     skeleton = skeleton_of(model)
     detections = None if boxes is None else Detections(boxes, categories_of(model))
     files, problems = find_files(inputs)
-    if files and detections and detections.by_picture and not any(map(detections.know, files)):
+    if not files:
+        return problems
+    if detections and detections.by_picture and not any(map(detections.know, files)):
         raise UserError(f"{boxes}: none of its boxes is of any of these pictures; it tells them by file name or number")
     numbered = _numbered(files)
     count = itertools.count(1)
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     with whole_file(output / "poses.json", "w") as file:
-        separator = "[\n"  # written person by person: the poses of a long video need not fit into memory
+        separator = "[\n"
         for path, overlay in zip(tqdm(files, unit="file"), overlay_paths(files, output)):
             try:
                 for frame, poses in _overlay_file(model, path, overlay, detections, skeleton):
@@ -72,22 +80,32 @@ def predict_files(model, inputs, output, boxes=None):
 
 
 def find_files(inputs):
-    """The pictures and videos (paths) that `inputs` name, and what is wrong with those that name none (messages)."""
-    files, problems = [], []
+    """The pictures and videos (paths) that `inputs` name, each once, and what is wrong with the others (messages)."""
+    files, problems = {}, []
     for path in map(Path, inputs):
-        if path.is_dir():
-            visible = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and not file.is_dir()]
-            found = [file for file in visible if file.suffix.lower() in PICTURES + VIDEOS]
-            files += found
-            if not found:
-                problems.append(f"{path}: a folder without pictures or videos ({', '.join(PICTURES + VIDEOS)})")
-        elif not path.exists():
-            problems.append(f"{path}: no such file or folder")
-        elif path.suffix.lower() not in PICTURES + VIDEOS:
-            problems.append(f"{path}: neither a picture nor a video by its name ({', '.join(PICTURES + VIDEOS)})")
-        else:
-            files.append(path)
-    return files, problems
+        try:
+            found = _files_in(path) if path.is_dir() else [path]
+        except OSError as error:
+            problems.append(f"{path}: not readable ({error.strerror})")
+            continue
+        if not found:
+            problems.append(f"{path}: a folder without pictures or videos ({NAMES}); folders in it are not searched")
+        for file in found:
+            if not file.exists():
+                problems.append(f"{file}: no such file or folder")
+            elif file.suffix.lower() in UNREAD:
+                problems.append(f"{file}: pictures of this kind are not read; save it as JPEG or PNG")
+            elif file.suffix.lower() not in PICTURES + VIDEOS:
+                problems.append(f"{file}: neither a picture nor a video by its name ({NAMES})")
+            else:
+                files.setdefault(os.path.abspath(file), file)
+    return list(files.values()), problems
+
+
+def _files_in(folder):
+    """What has the name of a picture or video in a folder, in order; neither hidden files nor folders."""
+    named = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURES + UNREAD + VIDEOS]
+    return [file for file in named if not file.name.startswith(".") and not file.is_dir()]
 
 
 def overlay_paths(files, output):
@@ -178,11 +196,14 @@ def _overlay_video(model, path, overlay, detections, skeleton):
 @contextlib.contextmanager
 def _whole_video(path, fps):
     """A function that adds an RGB picture to the video `path`, which appears only when complete."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished = Path(folder, path.name)
         writer = cv2.VideoWriter()
+        count = 0
 
         def add_frame(picture):
+            nonlocal count
+            count += 1
             height, width = picture.shape[:2]
             if not writer.isOpened() and not writer.open(str(unfinished), cv2.CAP_FFMPEG, CODEC, fps, (width, height)):
                 raise UserError(
@@ -194,7 +215,9 @@ def _whole_video(path, fps):
             yield add_frame
         finally:
             writer.release()
-        if unfinished.exists():
+        if count:
+            if cv2.VideoCapture(str(unfinished), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) < count:
+                raise UserError(f"{path}: cannot be written whole; is there no room left?")  # OpenCV does not say
             os.replace(unfinished, path)
 
 

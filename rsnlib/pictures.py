@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rsnlib.datasets import PERSON
+from rsnlib.datasets.detections import detected_person
+from rsnlib.datasets.people import Unusable, checked_box, finite_numbers, whole_number
 from rsnlib.runtime import UserError, read_json
 
 # What is wrong with a video, `Video` says: FFmpeg and OpenCV need not add their details.
@@ -48,10 +50,10 @@ def read_picture(image):
 def _pixels(image):
     """The array of a PIL image, upright."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, in some versions and formats held as 32
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
-    if image.mode == "F":
-        return np.asarray(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        array = np.asarray(image)  # in some versions and formats 16 bits are held as 32
+        whole = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 65535
+        return array.astype(np.uint16) if whole else array
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
@@ -102,30 +104,27 @@ class Video:
         return self.count < max(1, self.announced - 1)
 
 
-def check_boxes(boxes, picture, where="boxes"):
+def check_boxes(boxes, picture):
     """Boxes as (P, 5) float64: x, y, width, height in pixels of the picture (H, W, 3), and their scores.
 
-    boxes: (P, 4), or (P, 5) with scores; without, they are 1. May be empty. `where` they are from, for errors.
+    boxes: (P, 4), or (P, 5) with scores; without, they are 1. May be empty.
 
     A box may reach out of the picture, where the network sees black; one that lies wholly outside is an error.
     """
+    wanted = UserError("boxes: each must be four numbers: x, y, width, height (or five: and a score)")
     try:
-        boxes = np.asarray(boxes, np.float64)
+        boxes = np.atleast_2d(np.asarray(boxes, np.float64))
     except (TypeError, ValueError):
-        boxes = np.full((1, 4), np.nan)
+        raise wanted from None
     if boxes.size == 0:
         return np.zeros((0, 5))
-    boxes = np.atleast_2d(boxes)
-    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or not np.isfinite(boxes).all() or (boxes[:, 2:4] <= 0).any():
-        raise UserError(
-            f"{where}: each must be four numbers: x, y, width, height, the last two above 0 (or five: and a score)"
-        )
-    height, width = picture.shape[:2]
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:4]
-    outside = ((low >= (width, height)) | (high <= 0)).any(axis=1)
-    if outside.any():
-        box = ", ".join(f"{value:g}" for value in boxes[outside][0, :4])
-        raise UserError(f"{where}: [{box}] lies wholly outside the picture ({width} x {height} pixels)")
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+        raise wanted
+    for row, box in enumerate(boxes.tolist()):
+        try:
+            checked_box(finite_numbers(box, len(box), "box")[:4], picture.shape[:2])
+        except Unusable as reason:
+            raise UserError(f"boxes: row {row}: {reason}") from None
     return boxes if boxes.shape[1] == 5 else np.insert(boxes, 4, 1, axis=1)
 
 
@@ -169,26 +168,31 @@ class Detections:
     """
 
     def __init__(self, path, categories=(PERSON,)):
-        self.path = path
+        self.path, self.categories = path, categories
+        self.usual = {"category_id": categories[0], "score": 1}  # of a box that does not say
         contents = read_json(path)
-        self.by_picture = defaultdict(list)
+        self.by_picture = defaultdict(lambda: defaultdict(list))  # of its name: {frame: [(index, entry), ...]}
+        place = ""
         try:
             names = {}
             if isinstance(contents, dict):
                 names = {image["id"]: image["file_name"] for image in contents["images"]}
                 contents = contents["annotations"]
-            for entry in contents:
-                if entry.get("category_id", categories[0]) in categories:
-                    picture = entry["file_name"] if "file_name" in entry else entry["image_id"]
-                    picture = names.get(picture, picture)
-                    key = str(PurePosixPath(picture)) if isinstance(picture, str) else int(picture)
-                    self.by_picture[key].append((entry["bbox"], entry.get("score", 1), entry.get("frame")))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            for index, entry in enumerate(contents):
+                place = f"entry {index}: "
+                picture = entry["file_name"] if "file_name" in entry else entry["image_id"]
+                picture = names.get(picture, picture)
+                key = str(PurePosixPath(picture)) if isinstance(picture, str) else whole_number(picture, "image_id")
+                frame = entry.get("frame")
+                frame = None if frame is None else whole_number(frame, "frame")
+                self.by_picture[key][frame].append((index, entry))
+            found = {(self.usual | entry)["category_id"] for entry in contents}
+        except (AttributeError, KeyError, TypeError, Unusable) as error:
             raise UserError(
                 f"{path}: not a detector's boxes in COCO's results format: a list of objects with `bbox`, `score` and "
-                f"`image_id` or `file_name` ({type(error).__name__}: {error})"
+                f"`image_id` or `file_name` ({place}{type(error).__name__}: {error})"
             ) from None
-        if contents and not self.by_picture:
+        if contents and not found & set(categories):
             wanted = ", ".join(map(str, categories))
             raise UserError(f"{path}: none of its {len(contents)} boxes has the category_id of the network: {wanted}")
 
@@ -198,10 +202,17 @@ class Detections:
 
     def of(self, path, picture, frame=None):
         """The boxes, (P, 5) with scores, in the picture (H, W, 3) of this path, or in a frame of the video."""
-        found = [entry for key in _keys(path) for entry in self.by_picture.get(key, ())]
-        boxes = [[*box, score] if isinstance(box, list) else None for box, score, of in found if of in (None, frame)]
-        where = f"{self.path}: boxes of {path}" + ("" if frame is None else f", frame {frame}")
-        return check_boxes(boxes, picture, where)
+        frames = [self.by_picture[key] for key in _keys(path) if key in self.by_picture]
+        boxes = []
+        for index, entry in sorted(entry for each in frames for of in {None, frame} for entry in each.get(of, ())):
+            try:
+                person = detected_person(entry, self.categories, self.usual)
+                if person is not None:
+                    boxes.append([*checked_box(person[0], picture.shape[:2]), person[1]])
+            except Unusable as reason:
+                where = path if frame is None else f"{path}, frame {frame}"
+                raise UserError(f"{self.path}: entry {index}, of {where}: {reason}") from None
+        return np.array(boxes).reshape(-1, 5)
 
 
 def _keys(path):

@@ -136,6 +136,8 @@ def prepare(dataset):
     people = {}
     for split in ("train", "val"):
         found = read_people(root / settings.root, settings.reader, settings.splits[split], *how)
+        if not found.visible.any():
+            raise UserError(f"params.yaml: datasets.{dataset}.splits.{split}: nobody in it has a labelled keypoint")
         # paths as the project sees them: the store is the same bytes wherever the project lies
         relative = [Path(image).relative_to(root).as_posix() for image in found.images]
         stored = replace(found, images=np.array(relative))
@@ -274,17 +276,19 @@ def evaluation_people(dataset, split=None, detections=None):
 
 
 def judge(settings, options, people, keypoints, scores, annotated=True):
-    """Predictions in COCO's results format and their figures (None of people who are not annotated), after the
-    suppression that `options`, config.Evaluate, ask for."""
+    """Predictions in COCO's results format, beside it the person's id as "person_id", and their figures (None of people
+    who are not annotated), after the suppression that `options`, config.Evaluate, ask for."""
     if options.nms and settings.reader == "coco":
         people, keypoints, scores = suppress(people, keypoints, scores, options.nms, options.nms_threshold)
     results = coco_results(people.image_ids, keypoints, scores, people.scores, people.boxes, people.categories)
+    for result, person in zip(results, people.ids.tolist(), strict=True):
+        result["person_id"] = person
     return results, accuracy(settings, project_root(), people, keypoints, scores) if annotated else None
 
 
 def evaluate_weights(weights, dataset, split=None, detections=None):
     """Judge one network, or several as an ensemble, on the `evaluation_people` of a data set of params.yaml: their
-    predictions in COCO's results format, and figures, None for a test split of COCO.
+    predictions in COCO's results format, and figures, None for a test split.
 
     weights: paths of files of ours; their input sizes may differ but for the aspect
     """

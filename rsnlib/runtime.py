@@ -24,11 +24,21 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
+def writing(path):
+    """What the system has against writing `path`, or into it, as a UserError: no permission, no room, no such disk."""
+    try:
+        yield
+    except OSError as error:
+        file = next((folder for folder in Path(path).parents if folder.is_file()), None)
+        reason = f"{file} is a file, not a folder" if file else error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason})") from None
+
+
+@contextlib.contextmanager
 def whole_file(path, mode="wb"):
-    """Open `path` for writing so that it appears only when complete: written beside, synced, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Open `path` for writing so that it appears only when complete: written beside, synced, then renamed. Raises
+    UserError where it cannot be written."""
+    descriptor, name = _new_beside(path)
     try:
         with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
             yield file
@@ -36,10 +46,13 @@ def whole_file(path, mode="wb"):
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-        _sync_folder(path.parent)
-    except BaseException:
+        _sync_folder(Path(path).parent)
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):  # not about another file
+            with writing(path):
+                raise
         raise
 
 
@@ -51,6 +64,23 @@ def _sync_folder(folder):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_writable(path):
+    """Raise a UserError where `whole_file` could not even begin to write `path`: known before a long computation."""
+    descriptor, name = _new_beside(path)
+    os.close(descriptor)
+    os.unlink(name)
+
+
+def _new_beside(path):
+    """A new file in the folder of `path`, which is made where there is none: descriptor and name."""
+    path = Path(path)
+    with writing(path):
+        if path.is_dir():
+            raise UserError(f"{path}: cannot be written (it is a folder)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
 
 
 @contextlib.contextmanager

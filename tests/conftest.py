@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
 from rsnlib.config import load_params
 from rsnlib.datasets import People
@@ -48,6 +51,46 @@ def committed():
 def demo_settings(committed, demo_folder):
     """The committed settings of the demo data, for `demo_folder` and crops of 64 x 64."""
     return replace(committed.dataset("demo"), root=str(demo_folder), input_size=(64, 64))
+
+
+@pytest.fixture
+def mpii_folder(tmp_path):
+    """MPII's test set in small: two people to judge in a.jpg and two in c.jpg, where there is someone else; nobody in
+    b.jpg; and MPII's own annotations of these, between images to train on. annot/test.json lists c.jpg first."""
+    folder = tmp_path / "mpii"
+    for name in ("a", "b", "c"):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"images/{name}.jpg")
+    judged = {"c.jpg": [[20, 40], [90, 45]], "a.jpg": [[30, 30], [70, 60]]}
+    people = [{"image": name, "center": center, "scale": 0.2} for name, centers in judged.items() for center in centers]
+    (folder / "annot").mkdir()
+    (folder / "annot/test.json").write_text(json.dumps(people))
+
+    empty = np.zeros((0, 0))  # as MATLAB has it where there is nothing
+
+    def image(name, *centers):
+        rects = np.empty((1, len(centers)), [("scale", object), ("objpos", object)])
+        for column, center in enumerate(centers):
+            place = empty if center is None else {"x": np.uint8(center[0]), "y": np.uint8(center[1])}
+            rects[0, column] = (0.2, place)
+        return {"name": name}, rects if centers else empty
+
+    rows = [
+        (image("train.jpg", [1, 1]), 1, [1]),
+        (image("a.jpg", *judged["a.jpg"]), 0, [1, 2]),
+        (image("b.jpg"), 0, []),
+        (image("train2.jpg"), 1, []),
+        (image("c.jpg", None, judged["c.jpg"][1], [60, 60], judged["c.jpg"][0]), 0, [2, 4]),
+    ]
+    annolist = np.empty((1, len(rows)), [("image", object), ("annorect", object)])
+    single_person = np.empty((len(rows), 1), object)
+    for row, (annotation, _, single) in enumerate(rows):
+        annolist[0, row] = annotation
+        single_person[row, 0] = np.array(single, np.uint8)[:, None]
+    release = {"annolist": annolist, "img_train": np.array([[train for _, train, _ in rows]], np.uint8)}
+    savemat(folder / "annot/mpii_human_pose_v1_u12_1.mat", {"RELEASE": release | {"single_person": single_person}})
+    return folder
 
 
 @pytest.fixture(scope="session")

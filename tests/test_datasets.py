@@ -310,6 +310,15 @@ def test_mpii_unusable_person_is_named_with_its_reason(tmp_path, changes, reason
     assert read_people(tmp_path, "mpii", "valid", "leave out").ids.tolist() == [1]
 
 
+def test_mpiis_test_people_have_boxes_and_no_joints(mpii_folder):
+    people = read_people(mpii_folder, "mpii", "test")
+    assert people.ids.tolist() == [1, 2, 3, 4] and people.image_ids.tolist() == [1, 1, 2, 2]
+    assert [Path(image).name for image in people.images] == ["c.jpg", "c.jpg", "a.jpg", "a.jpg"]
+    # center (20, 40), scale 0.2: as for the others
+    assert people.boxes[0].tolist() == [20 - 1 - 20, 40 + 3 - 1 - 20, 40, 40]
+    assert people.keypoints.shape == (4, 16, 2) and not people.visible.any()
+
+
 @pytest.mark.parametrize("content", [{"images": []}, [1]])
 def test_mpii_file_that_is_no_list_of_people_is_named(tmp_path, content):
     file = write_mpii(tmp_path)

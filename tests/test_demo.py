@@ -1,6 +1,8 @@
 """The drawn people: COCO's layout, the same bytes every time, annotations true of what is seen."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,22 @@ def test_nothing_of_the_users_is_overwritten(tmp_path):
     with pytest.raises(UserError, match="mine.*left as it is"):
         demo.draw_people(tmp_path / "mine", train=1, val=0)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file/demo: cannot be written .*file is a file, not a folder"):
+        demo.draw_people(tmp_path / "file/demo", train=1, val=1)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match="demo: cannot be written .No space left on device"):
+        demo.draw_people(tmp_path / "demo", train=1, val=1)
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):

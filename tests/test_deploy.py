@@ -12,6 +12,7 @@ from rsnlib.deploy import export_onnx, fuse
 from rsnlib.models.blocks import ConvNorm
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
+from rsnlib.runtime import UserError
 
 SMALL = (64, 32)
 NETWORKS = [
@@ -87,6 +88,12 @@ def test_an_export_that_differs_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"differs from the model by 5\.0e-01 of the peak"):
         export_onnx(trained({}), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_where_no_file_can_be_written_nothing_is_exported(tmp_path):
+    (tmp_path / "file").write_text("a user's")
+    with pytest.raises(UserError, match="file/network.onnx: cannot be written .*file is a file, not a folder"):
+        export_onnx(None, tmp_path / "file/network.onnx")
 
 
 @pytest.mark.parametrize("fields", EXPORTED)

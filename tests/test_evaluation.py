@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from scipy.io import loadmat
 
 from rsnlib import pipeline
 from rsnlib.__main__ import main
@@ -26,10 +27,10 @@ from rsnlib.submission import check_submission, write_submission
 DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
 
-def network(size, seed=0):
+def network(size, seed=0, keypoints=17):
     """The smallest network there is, untrained, for crops of that height and width."""
     torch.manual_seed(seed)
-    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1]}, 17, size).eval()
+    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1]}, keypoints, size).eval()
 
 
 # ---- a detector's boxes
@@ -187,11 +188,11 @@ def test_an_ensemble_of_other_aspects_is_refused(demo_folder):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, committed):
-    """A function: make a folder with params.yaml the working directory, in it `evaluate` and a COCO data set there."""
+    """A function: make a folder with params.yaml the working directory, in it `evaluate` and a data set there."""
     values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
 
-    def make(root, **evaluate):
-        values["datasets"]["coco"]["root"] = str(root)
+    def make(root, dataset="coco", **evaluate):
+        values["datasets"][dataset]["root"] = str(root)
         values["evaluate"] |= evaluate
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
@@ -239,6 +240,43 @@ def test_a_real_detectors_boxes_run_through_the_whole_evaluation(shared, project
     check_submission(write_submission(folder / "results.json", "val2017", "RSN", folder))
 
 
+def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, project, monkeypatch, capsys):
+    folder = project(mpii_folder, "mpii")
+    save_model(network((64, 64), keypoints=16), "weights.safetensors")
+    command = ["rsnlib", "evaluate", "weights.safetensors", "--dataset", "mpii", "--split", "test"]
+    monkeypatch.setattr(sys, "argv", [*command, "-o", "results.json"])
+    main()
+    assert capsys.readouterr().out == "4 people; test has no annotations to judge them by\n"
+    results = json.loads((folder / "results.json").read_text())
+    assert [result["person_id"] for result in results] == [1, 2, 3, 4]
+
+    monkeypatch.setattr(sys, "argv", ["rsnlib", "submit", "results.json", "--dataset", "mpii", "-o", "out"])
+    main()
+    assert capsys.readouterr().out == "out/pred_keypoints_mpii.mat\n"
+    points = loadmat("out/pred_keypoints_mpii.mat")["pred"][0, 2]["annorect"]["annopoints"][0, 3]["point"][0, 0]
+    first = np.reshape(results[0]["keypoints"], (16, 3))  # of the last in MPII's own annotations of c.jpg
+    np.testing.assert_allclose([point["x"].item() for point in points.ravel()], first[:, 0] + 1)
+    np.testing.assert_allclose([point["y"].item() for point in points.ravel()], first[:, 1] + 1)
+
+
+def test_people_without_joints_are_not_trained_on(mpii_folder, project):
+    folder = project(mpii_folder, "mpii")
+    values = YAML(typ="safe").load(folder / "params.yaml")
+    values["datasets"]["mpii"]["splits"] = {"train": "test", "val": "test"}
+    YAML(typ="safe").dump(values, folder / "params.yaml")
+    with pytest.raises(UserError, match="datasets.mpii.splits.train: nobody in it has a labelled keypoint"):
+        pipeline.prepare("mpii")
+
+
+def test_where_results_cannot_be_written_nothing_is_computed(demo_folder, project, monkeypatch):
+    folder = project(demo_folder)
+    (folder / "file").write_text("a user's")
+    command = ["rsnlib", "evaluate", "nowhere.safetensors", "--dataset", "coco", "-o", "file/results.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="error: file/results.json: cannot be written .file is a file, not a folder"):
+        main()
+
+
 def test_suppression_takes_a_box_that_was_found_twice(demo_folder, detected, project):
     path, people = detected()
     twice = [entry | {"score": score} for score in (0.9, 0.5) for entry in json.loads(path.read_text())]
@@ -280,6 +318,7 @@ def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_fold
     store, figures = a_run(flip_test=flip_test, decoding=decoding)
     keypoints, scores = predict_store(network((256, 192)), store, flip_test, decoding=decoding)
     alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
+    alone = [result | {"person_id": person} for result, person in zip(alone, store.people.ids.tolist())]
     assert json.loads(pipeline.predictions_path("coco", "res18", 0).read_text()) == alone
     assert figures == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
     assert json.loads(pipeline.results_path("coco", "evaluate", "res18-0.json").read_text()) == figures

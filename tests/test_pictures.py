@@ -1,6 +1,9 @@
 """A person's own pictures, videos and boxes, good and bad."""
 
+import errno
 import json
+import os
+import resource
 import sys
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from rsnlib.__main__ import main
 from rsnlib.metrics import coco_ap
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.overlays import draw_poses, predict_files
+from rsnlib.overlays import draw_poses, find_files, predict_files
 from rsnlib.pictures import Detections, find_people, read_picture
 from rsnlib.predict import Poses, predict
 from rsnlib.runtime import UserError
@@ -60,6 +63,13 @@ def test_every_kind_of_picture_becomes_rgb(array, wanted, tmp_path):
 def test_files_of_16_bits_keep_the_upper_8(name, array, tmp_path):
     cv2.imwrite(str(tmp_path / name), array[..., ::-1] if array.ndim == 3 else array)
     np.testing.assert_array_equal(read_picture(tmp_path / name), GREY_AS_RGB if array.ndim == 2 else RGB)
+
+
+@pytest.mark.parametrize("array", [GREY.astype(np.int32) * 100_000, GREY.astype(np.float32)], ids=["32 bits", "float"])
+def test_files_of_32_bits_are_refused(array, tmp_path):
+    Image.fromarray(array).save(tmp_path / "picture.tif")
+    with pytest.raises(UserError, match=f"picture.tif: must be .* of uint8, uint16 or bool, not .* of {array.dtype}"):
+        read_picture(tmp_path / "picture.tif")
 
 
 def test_a_palette_with_a_transparent_colour_lies_on_white(tmp_path):
@@ -150,18 +160,44 @@ def test_a_box_is_of_its_frame_or_of_all(tmp_path):
     assert detections.of("clip.mp4", WHOLE, 2)[:, 0].tolist() == [1, 5]
 
 
-@pytest.mark.parametrize("contents", [3, [3], [{"bbox": [0, 0, 1, 1]}], [{"image_id": [1], "bbox": 1}], {"images": []}])
-def test_a_json_that_is_no_detectors_is_refused(contents, tmp_path):
-    with pytest.raises(UserError, match="boxes.json: not a detector's boxes"):
+BOX = {"image_id": "a.jpg", "bbox": [0, 0, 9, 9]}
+
+
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        (3, "TypeError"),
+        ([3], "entry 0: "),
+        ([BOX, {"bbox": [0, 0, 1, 1]}], "entry 1: KeyError: 'image_id'"),
+        ([BOX, {"image_id": [1], "bbox": 1}], "entry 1: "),
+        ([BOX, BOX | {"frame": "2"}], "entry 1: Unusable: frame: '2' is not a whole number"),
+        ({"images": []}, "KeyError: 'annotations'"),
+    ],
+)
+def test_a_json_that_is_no_detectors_is_refused(contents, what, tmp_path):
+    with pytest.raises(UserError, match=f"boxes.json: not a detector's boxes .*{what}"):
         Detections(boxes_json(tmp_path / "boxes.json", contents))
 
 
-@pytest.mark.parametrize("box", [[0, 0, 1], "0 0 1 1", [0, 0, 1, "a"], [0, 0, 1, 0], [60, 0, 5, 5], None])
-def test_a_bad_box_names_its_file_and_picture(box, tmp_path):
-    entries = [{"image_id": "a.jpg", "bbox": [0, 0, 9, 9]}, {"image_id": "a.jpg", "bbox": box}]
-    detections = Detections(boxes_json(tmp_path / "boxes.json", entries))
-    with pytest.raises(UserError, match="boxes.json: boxes of a.jpg: "):
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": [0, 0, 1]}, "bbox: a list of 3 where a list of 4 numbers belongs"),
+        ({"bbox": "0 0 1 1"}, "bbox: '0 0 1 1' where"),
+        ({"bbox": [0, 0, 1, "a"]}, "bbox: 'a' is not a finite number"),
+        ({"bbox": [0, 0, 1, 0]}, "box has no area"),
+        ({"bbox": [60, 0, 5, 5]}, r"box lies wholly outside its image \(60 x 40 pixels\)"),
+        ({"bbox": None}, "bbox: None where"),
+        ({"score": "high"}, "score: 'high' is not a finite number"),
+        ({"category_id": "person"}, "category_id: 'person' is not a whole number"),
+    ],
+)
+def test_a_bad_box_names_its_file_entry_and_picture(changes, reason, tmp_path):
+    detections = Detections(boxes_json(tmp_path / "boxes.json", [BOX, BOX | changes]))
+    with pytest.raises(UserError, match=f"boxes.json: entry 1, of a.jpg: {reason}"):
         detections.of("a.jpg", WHOLE)
+    with pytest.raises(UserError, match=f"boxes.json: entry 1, of a.jpg, frame 7: {reason}"):
+        detections.of("a.jpg", WHOLE, frame=7)
 
 
 def test_predict_takes_a_detectors_json(draw_dot, tmp_path):
@@ -273,12 +309,95 @@ def test_of_a_video_that_breaks_off_the_frames_before_are_done(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "poses.json"}
 
 
+class MeasuresMemory(SeesBrightness):
+    """Keeps how many megabytes of memory the process holds each time it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.megabytes = []
+
+    def forward(self, images):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.megabytes.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        return super().forward(images)
+
+
+def test_a_long_video_takes_no_more_memory_than_a_short_one(draw_dot, tmp_path):
+    frame = draw_dot(480, 640, 320, 240)  # 0.9 megabytes: 320 for those after the fiftieth
+    video = write_video(tmp_path / "clip.mp4", [frame] * 400, "mp4v")
+    boxes = boxes_json(tmp_path / "boxes.json", [{"file_name": "clip.mp4", "bbox": [200, 100, 240, 320]}])
+    model = MeasuresMemory()
+    assert predict_files(model, [video], tmp_path / "out", boxes) == []
+    assert len(model.megabytes) == 400
+    assert max(model.megabytes[50:]) < max(model.megabytes[:50]) + 30
+
+
+def test_a_video_for_which_there_is_no_room_is_not_left_in_part(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (12, 96, 128, 3), np.uint8)
+    video = write_video(tmp_path / "clip.avi", frames, "MJPG")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # room for poses.json alone
+    try:
+        (problem,) = predict_files(SeesBrightness(), [video], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert problem.endswith("out/clip.mp4: cannot be written whole; is there no room left?")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["poses.json"]
+
+
 def test_nothing_is_overwritten(draw_dot, tmp_path):
     Image.fromarray(draw_dot(96, 128, 40, 50)).save(tmp_path / "a.png")
     for output in (tmp_path, tmp_path / "a.png"):
         with pytest.raises(UserError, match="exists already"):
             predict_files(SeesBrightness(), [tmp_path / "a.png"], output)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_where_nothing_can_be_written_nothing_is_done(draw_dot, tmp_path, monkeypatch):
+    Image.fromarray(draw_dot(96, 128, 40, 50)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="a.png/out: cannot be written .*a.png is a file, not a folder"):
+        predict_files(SeesBrightness(), [tmp_path / "a.png"], tmp_path / "a.png/out")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="out: cannot be written .Permission denied"):
+        predict_files(SeesBrightness(), [tmp_path / "a.png"], tmp_path / "out")
+
+
+def test_without_a_single_picture_nothing_is_written(tmp_path):
+    (problem,) = predict_files(SeesBrightness(), [tmp_path / "nowhere.png"], tmp_path / "out")
+    assert problem.endswith("nowhere.png: no such file or folder") and not (tmp_path / "out").exists()
+
+
+def test_a_picture_named_twice_is_done_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Männer am Strand.jpg", "b.png"):
+        Image.fromarray(WHOLE).save(name)
+    names = ["b.png", "Männer am Strand.jpg", "./b.png", str(tmp_path / "b.png"), "."]
+    files, problems = find_files(names)
+    assert [str(file) for file in files] == ["b.png", "Männer am Strand.jpg"] and problems == []
+
+
+def test_what_a_folder_has_and_we_cannot_read_is_named(tmp_path, monkeypatch):
+    for name in ("photo.HEIC", "a.jpg", "notes.txt", "folder/inner/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files, (heic,) = find_files([tmp_path])
+    assert [file.name for file in files] == ["a.jpg"]
+    assert heic.endswith("photo.HEIC: pictures of this kind are not read; save it as JPEG or PNG")
+    files, (folder,) = find_files([tmp_path / "folder"])
+    assert files == [] and "folder: a folder without pictures or videos" in folder and "are not searched" in folder
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert find_files([tmp_path, tmp_path / "a.jpg"]) == (
+        [tmp_path / "a.jpg"],
+        [f"{tmp_path}: not readable (Permission denied)"],
+    )
 
 
 def test_boxes_of_other_pictures_are_refused(draw_dot, tmp_path):

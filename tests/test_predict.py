@@ -178,18 +178,31 @@ def test_what_is_no_picture_is_refused(image):
 
 
 @pytest.mark.parametrize(
-    "boxes",
-    [[[0, 0, 10, 0]], [[0, 0, -5, 10]], [[0, 0, np.nan, 10]], [[0, 0, np.inf, 10]], [[0, 0, 10]], [["a", 0, 1, 1]]],
-    ids=["empty", "negative", "nan", "infinite", "three numbers", "text"],
+    ("box", "reason"),
+    [
+        ([0, 0, 10, 0], "row 1: box has no area"),
+        ([0, 0, -5, 10], "row 1: box has no area"),
+        ([0, 0, np.nan, 10], "row 1: box: nan is not a finite number"),
+        ([0, 0, np.inf, 10], "row 1: box: inf is not a finite number"),
+        ([0, 0, 10], "each must be four numbers"),
+        (["a", 0, 1, 1], "each must be four numbers"),
+        ({"bbox": [0, 0, 1, 1]}, "each must be four numbers"),
+    ],
 )
-def test_what_is_no_box_is_refused(boxes):
+def test_what_is_no_box_is_refused(box, reason):
+    with pytest.raises(UserError, match=f"boxes: {reason}"):
+        predict(SeesBrightness(), np.zeros((20, 20, 3), np.uint8), [[0, 0, 20, 20], box])
+
+
+@pytest.mark.parametrize("boxes", [5, [1, 2, 3], np.ones((1, 1, 4)), np.ones((2, 6))])
+def test_boxes_of_another_shape_are_refused(boxes):
     with pytest.raises(UserError, match="boxes: each must be four numbers"):
         predict(SeesBrightness(), np.zeros((20, 20, 3), np.uint8), boxes)
 
 
 @pytest.mark.parametrize("box", [[20, 0, 5, 5], [0, 20, 5, 5], [-5, 0, 5, 5], [0, -9, 5, 5]])
 def test_a_box_outside_the_picture_is_refused(box):
-    with pytest.raises(UserError, match=r"wholly outside the picture \(20 x 20 pixels\)"):
+    with pytest.raises(UserError, match=r"row 1: box lies wholly outside its image \(20 x 20 pixels\)"):
         predict(SeesBrightness(), np.zeros((20, 20, 3), np.uint8), [[0, 0, 20, 20], box])
 
 

@@ -1,8 +1,12 @@
 """Files whole or not at all, errors that name the file, fingerprints."""
 
+import errno
+import os
+import tempfile
+
 import pytest
 
-from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json
+from rsnlib.runtime import UserError, check_writable, fingerprint, read_json, whole_file, write_json
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -23,6 +27,51 @@ def test_a_written_file_replaces_the_old_one(tmp_path):
     assert read_json(path) == {"AP": 0.736}
     assert path.stat().st_mode & 0o777 == 0o644
     assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_json(path, 1)], ids=["check", "write"])
+def test_a_path_that_cannot_be_written_is_named_with_the_reason(tmp_path, monkeypatch, write):
+    file = tmp_path / "file"
+    file.write_text("a user's")
+    for path in (file / "results.json", file / "folder/results.json"):
+        with pytest.raises(UserError, match=f"{path}: cannot be written .{file} is a file, not a folder.$"):
+            write(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder: cannot be written .it is a folder.$"):
+        write(tmp_path / "folder")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(UserError, match="results.json: cannot be written .Permission denied.$"):
+        write(tmp_path / "results.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"} and file.read_text() == "a user's"
+
+
+def test_what_is_checked_is_left_as_it_is(tmp_path):
+    (tmp_path / "results.json").write_text("old")
+    check_writable(tmp_path / "results.json")
+    check_writable(tmp_path / "new folder/results.json")
+    assert (tmp_path / "results.json").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "new folder"}
+    assert not any((tmp_path / "new folder").iterdir())
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    message = "results.json: cannot be written .No space left on device.$"
+    with pytest.raises(UserError, match=message), whole_file(tmp_path / "results.json") as file:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, file.fileno())
+        os.close(full)
+        file.write(b"a little")
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_error_about_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"), whole_file(tmp_path / "results.json"):
+        (tmp_path / "nowhere.jpg").read_bytes()
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])

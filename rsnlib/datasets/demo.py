@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from rsnlib.runtime import UserError
+from rsnlib.runtime import UserError, writing
 from rsnlib.skeletons import COCO
 
 SPLITS = ("train", "val")
@@ -714,17 +714,18 @@ def draw_people(root, train=2000, val=400, seed=0):
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root}: already there, and left as it is; name a new folder, or remove this one first")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
-    try:
-        first_image = 1
-        for split, people in enumerate((train, val)):
-            first_image = draw_split(unfinished, split, people, seed, first_image)
-        unfinished.chmod(0o755)
-        os.replace(unfinished, root)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
+        try:
+            first_image = 1
+            for split, people in enumerate((train, val)):
+                first_image = draw_split(unfinished, split, people, seed, first_image)
+            unfinished.chmod(0o755)
+            os.replace(unfinished, root)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
 def draw_split(root, split, people, seed, first_image):

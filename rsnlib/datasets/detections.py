@@ -41,12 +41,12 @@ def read_detections(path, root, split, skeleton=COCO):
     rows, scores = [], []
     for index, detection in enumerate(detections):
         try:
-            if not isinstance(detection, dict):
-                raise Unusable("not an object with image_id, category_id, bbox and score")
-            if whole_number(detection.get("category_id"), "category_id") not in categories:
+            found = detected_person(detection, categories)
+            if found is None:
                 continue
-            rows.append(_read_detection(index + 1, detection, images, listing, folder, skeleton))
-            scores.append(finite_numbers([detection.get("score")], 1, "score")[0])
+            box, score = found
+            rows.append(_read_detection(index + 1, detection, box, images, listing, folder, skeleton))
+            scores.append(score)
         except Unusable as reason:
             raise UserError(f"{path}: entry {index}: {reason}") from None
     if not rows:
@@ -58,6 +58,22 @@ def read_detections(path, root, split, skeleton=COCO):
     return people
 
 
+def detected_person(entry, categories, usual=None):
+    """The box (4,), x, y, width, height in pixels, and the score of one entry of a detector's results; None where its
+    category is not one of `categories`. Raises Unusable with what is wrong with the entry; whether the box fits,
+    `checked_box` knows.
+
+    usual: what an entry means that has no `category_id` or no `score`; None: it must have both
+    """
+    if not isinstance(entry, dict):
+        raise Unusable("not an object with image_id, category_id, bbox and score")
+    entry = (usual or {}) | entry
+    if whole_number(entry.get("category_id"), "category_id") not in categories:
+        return None
+    (score,) = finite_numbers([entry.get("score")], 1, "score")
+    return finite_numbers(entry.get("bbox"), 4, "bbox"), score
+
+
 def split_files(root, split):
     """The file that lists a split's images, and their folder. COCO's test splits have no annotations, and share one."""
     root = Path(root)
@@ -67,13 +83,13 @@ def split_files(root, split):
     return root / listing, root / folder
 
 
-def _read_detection(entry, detection, images, listing, folder, skeleton):
+def _read_detection(entry, detection, box, images, listing, folder, skeleton):
     image_id = whole_number(detection.get("image_id"), "image_id")
     if image_id not in images:
         raise Unusable(f"image_id {image_id} is not among the images of {listing}")
     image = images[image_id]
     image_size = tuple(whole_number(image.get(side), f"its image's {side}") for side in ("height", "width"))
-    box = checked_box(finite_numbers(detection.get("bbox"), 4, "bbox"), image_size)
+    box = checked_box(box, image_size)
     return Person(
         id=entry,
         image_id=image_id,

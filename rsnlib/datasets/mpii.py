@@ -1,6 +1,7 @@
 """MPII Human Pose (human-pose.mpi-inf.mpg.de), with the JSON annotations that pose estimation code commonly uses."""
 
 import numpy as np
+from scipy.io import loadmat
 
 from rsnlib.datasets.people import (
     Person,
@@ -22,28 +23,55 @@ def read(annotations_file, images_folder, split):
 
     A person's id is its row in the file, from 1: row i of the predictions that `gt_valid.mat` expects is person i + 1.
     An image's id is the order in which the file first names it, from 1. People without a visible joint stay, as in the
-    released RSN code. The file has no image sizes: they come from the images' headers. `split` is already in the path.
-    Raises UserError where the file as a whole is not such a list.
+    released RSN code. The file has no image sizes: they come from the images' headers. `split` is already in the path;
+    where it begins with "test", nobody has joints: they are withheld. Raises UserError where the file as a whole is not
+    such a list.
     """
-    annotations = read_json(annotations_file)
-    if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
-        raise UserError(f"{annotations_file}: not a list of people, objects with `image`, `center`, `scale`, ...")
-
     rows, unusable, image_ids = [], [], {}
-    for row, annotation in enumerate(annotations, start=1):
+    for row, annotation in enumerate(read_list(annotations_file), start=1):
         try:
             image = image_inside(images_folder, annotation.get("image"))
             image_id = image_ids.setdefault(image, len(image_ids) + 1)
-            rows.append(_read_person(row, annotation, image, image_id))
+            rows.append(_read_person(row, annotation, image, image_id, annotated=not split.startswith("test")))
         except Unusable as reason:
             unusable.append((str(row), str(reason)))
     return people_from_rows(MPII, rows, unusable)
 
 
-def _read_person(row, annotation, image, image_id):
-    if annotation.get("joints") is None:
-        raise Unusable("no joints")
-    joints, visible = _read_joints(annotation)
+def read_list(annotations_file):
+    """The people of one annot/*.json as they stand there."""
+    annotations = read_json(annotations_file)
+    if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
+        raise UserError(f"{annotations_file}: not a list of people, objects with `image`, `center`, `scale`, ...")
+    return annotations
+
+
+def read_test_images(file):
+    """The M test images in MPII's own annotations, mpii_human_pose_v1_u12_1.mat: their `annolist`, (1, M) structs as
+    SciPy reads MATLAB's; and who in them is judged, being apart from others (`single_person`): {row of `annorect`, from
+    0: centre x, y}, one an image."""
+    if not file.is_file():
+        raise UserError(
+            f"{file}: no such file; it is MPII's own, in mpii_human_pose_v1_u12_2.zip from human-pose.mpi-inf.mpg.de"
+        )
+    try:
+        release = loadmat(file)["RELEASE"][0, 0]
+        test = release["img_train"].ravel() == 0
+        annolist, rows = release["annolist"][:, test], release["single_person"].ravel()[test]
+        return annolist, [_centers(*pair) for pair in zip(annolist["annorect"][0], rows, strict=True)]
+    except Exception as error:  # a broken file can make SciPy raise anything
+        raise UserError(f"{file}: not MPII's annotations ({type(error).__name__}: {error})") from None
+
+
+def _centers(people, numbers):
+    """{row: (x, y)} of the people whose `numbers`, from 1, are given."""
+    rows = [int(number) - 1 for number in numbers.ravel()]
+    centers = [people["objpos"][0, row][0, 0] for row in rows]
+    return {row: (center["x"].item(), center["y"].item()) for row, center in zip(rows, centers)}
+
+
+def _read_person(row, annotation, image, image_id, annotated):
+    joints, visible = _read_joints(annotation) if annotated else (np.zeros((len(MPII), 2)), np.zeros(len(MPII)))
     image_size = read_image_size(image)
     box = checked_box(_read_box(annotation), image_size)
     return Person(
@@ -60,7 +88,9 @@ def _read_person(row, annotation, image, image_id):
 
 def _read_joints(annotation):
     """0-based (16, 2) pixels from 1-based ones, and (16,) 2 where `joints_vis` is 1, else 0."""
-    joints = annotation["joints"]
+    joints = annotation.get("joints")
+    if joints is None:
+        raise Unusable("no joints")
     if not isinstance(joints, list) or len(joints) != len(MPII):
         raise Unusable(f"joints: not a list of {len(MPII)} positions")
     joints = np.stack([finite_numbers(joint, 2, "joints") for joint in joints]) - 1
