@@ -3,9 +3,10 @@
 import contextlib
 import io
 
+import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from rsnlib.metrics.evaluation import KeypointEvaluation
 from rsnlib.runtime import UserError, read_json
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -19,14 +20,13 @@ def coco_results(image_ids, keypoints, scores, box_scores, boxes=None):
     boxes: (P, 4), kept as "box" beside what COCO asks for ("bbox" would change what pycocotools takes a person's area
         for); None: not kept
     """
+    numbers = np.concatenate([keypoints, np.expand_dims(scores, 2)], axis=2).reshape(
+        len(scores), 3 * keypoints.shape[1]
+    )
+    person_scores = box_scores * np.ascontiguousarray(scores).mean(axis=1)
     results = [
-        {
-            "image_id": int(image_id),
-            "category_id": PERSON,
-            "keypoints": [float(v) for (x, y), s in zip(points, values, strict=True) for v in (x, y, s)],
-            "score": float(box_score * values.mean()),
-        }
-        for image_id, points, values, box_score in zip(image_ids, keypoints, scores, box_scores, strict=True)
+        {"image_id": image_id, "category_id": PERSON, "keypoints": values, "score": score}
+        for image_id, values, score in zip(image_ids.tolist(), numbers.tolist(), person_scores.tolist(), strict=True)
     ]
     if boxes is not None:
         for result, box in zip(results, boxes.tolist(), strict=True):
@@ -51,7 +51,7 @@ def coco_ap(results, annotations):
             raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
         if not results:
             return dict.fromkeys(FIGURES, 0.0)
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+        evaluation = KeypointEvaluation(truth, truth.loadRes(results))
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
