@@ -31,7 +31,7 @@ from rsnlib.metrics import accuracy, coco_results, headline, suppress
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import Poses, predict_people, predict_store
-from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
+from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json, write_results
 from rsnlib.tables import caption, results_table, write_table
 from rsnlib.train import STATE_VERSION, cut_crops
 from rsnlib.train import train as train_model
@@ -180,7 +180,7 @@ def evaluate(dataset, model, seed):
         people = store.people
         predicted = predict_store(network, store, *how)
     results, figures = judge(settings, options, people, *predicted)
-    write_json(predictions_path(dataset, model, seed), results)
+    write_results(predictions_path(dataset, model, seed), results)
     write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
     return figures
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json
+from rsnlib.runtime import UserError, fingerprint, read_json, whole_file, write_json, write_results
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -23,6 +23,12 @@ def test_a_written_file_replaces_the_old_one(tmp_path):
     assert read_json(path) == {"AP": 0.736}
     assert path.stat().st_mode & 0o777 == 0o644
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_written_results_keep_every_digit(tmp_path):
+    results = [{"image_id": 785, "keypoints": [0.1 + 0.2, 1e-17, 123456.7], "score": 1 / 3}]
+    write_results(tmp_path / "results.json", results)
+    assert read_json(tmp_path / "results.json") == results
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
