@@ -79,14 +79,14 @@ def main():
             print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
         elif arguments.command == "evaluate":
             from rsnlib.pipeline import evaluate_weights
-            from rsnlib.runtime import check_writable, write_json
+            from rsnlib.runtime import check_writable, write_results
 
             if arguments.output:
                 check_writable(arguments.output)
             chosen = arguments.dataset, arguments.split, arguments.detections
             results, figures = evaluate_weights(arguments.weights, *chosen)
             if arguments.output:
-                write_json(arguments.output, results)
+                write_results(arguments.output, results)
             found = f"{len(results)} people; {arguments.split} has no annotations to judge them by"
             print(json.dumps(figures, indent=2) if figures else found)
         elif arguments.command == "submit":

@@ -1,14 +1,19 @@
 """Heatmaps to keypoints."""
 
+from math import gcd
+
 import cv2
+import numpy as np
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
 
 from rsnlib.targets import PEAK
 
-BORDER = 10  # cells around the heatmap in which the blurred peak is sought, too
+BORDER = 10  # cells of zeros that the released code puts around a heatmap
 SHIFT = 0.25  # of a cell, towards the second highest
 TINY = 1e-10  # what counts as zero of a heatmap, before its logarithm
+NEAR = 2  # cells around the peak beyond which nothing is expected to be as high
+PEOPLE_AT_A_TIME = 16  # for each core of a CPU: more would not fit its caches
 
 
 def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quarter"):
@@ -22,60 +27,127 @@ def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quart
     decoding: "quarter" or "dark"
     -> keypoints (N, K, 2), x and y in picture pixels, and scores (N, K), heatmap / 255 + 0.5 at the cell; float64
     """
-    heatmaps = torch.as_tensor(heatmaps).double()
-    count, keypoints, height, width = heatmaps.shape
-    center, scale = (torch.as_tensor(v, dtype=torch.float64, device=heatmaps.device) for v in (center, scale))
-    cell = DECODINGS[decoding](_blurred(heatmaps, blur)) - BORDER
-    cell = cell.clamp(min=0).minimum(torch.tensor([width - 1, height - 1], device=cell.device))
-
-    column, row = cell.round().long().unbind(-1)
-    scores = heatmaps.flatten(2).gather(2, (row * width + column)[..., None]).squeeze(2) / PEAK + 0.5
-    crop = torch.tensor([input_size[1], input_size[0]], device=cell.device)
-    positions = (cell * 4 + 2) / crop * scale[:, None] + (center - scale / 2)[:, None]
-    return positions.cpu().numpy(), scores.cpu().numpy()
+    heatmaps = torch.as_tensor(heatmaps)
+    on_cpu = heatmaps.device.type == "cpu"
+    people = PEOPLE_AT_A_TIME * torch.get_num_threads() if on_cpu else max(1, len(heatmaps))
+    parts = [_decode(part.flatten(0, 1), blur, DECODINGS[decoding]) for part in heatmaps.split(people)]
+    found = torch.cat(parts).view(*heatmaps.shape[:2], 3).cpu().numpy()
+    center, scale = (np.asarray(v, np.float64)[:, None] for v in (center, scale))
+    keypoints = (found[..., :2] * 4 + 2) / [input_size[1], input_size[0]] * scale + (center - scale / 2)
+    return keypoints, found[..., 2] / PEAK + 0.5
 
 
-def quarter_shift(frame):
-    """The highest cells of a frame (N, K, h, w), a quarter of a cell towards the second highest: (N, K, 2), x and y."""
-    peaks = frame.flatten(2).topk(2, dim=2).indices
-    cell = torch.stack([peaks % frame.shape[3], peaks // frame.shape[3]], dim=-1).double()  # (N, K, 2 peaks, 2)
-    towards = cell[:, :, 1] - cell[:, :, 0]
-    return cell[:, :, 0] + SHIFT * towards / towards.norm(dim=-1, keepdim=True)
+def _decode(heatmaps, blur, find):
+    """(M, 3), float64, of heatmaps (M, h, w): x and y of the keypoint in cells, and the heatmap's value there."""
+    height, width = heatmaps.shape[1:]
+    if heatmaps.device.type == "cpu":  # blurs no more than it must
+        frames, first, elsewhere = _around_peak(heatmaps, blur)
+        cell, lowest = find(frames, first)
+        unsure = (lowest <= elsewhere).nonzero()[:, 0]
+        if len(unsure):
+            cell[unsure], _ = find(*_whole(heatmaps[unsure], blur))
+    else:  # asks nothing, so that nobody waits for the device
+        cell, _ = find(*_whole(heatmaps, blur))
+    x, y = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
+    place = (y.round() * width + x.round()).long()
+    value = heatmaps.flatten(1).gather(1, place[:, None])[:, 0]
+    return torch.stack([x, y, value], dim=1)
 
 
-def second_order(frame):
-    """The highest cells of a frame (N, K, h, w), one Newton step towards the maximum of the heatmap's logarithm, by its
-    first and second differences: exact for a Gaussian. (N, K, 2), x and y.
+def quarter_shift(frames, first):
+    """The highest cells of frames, a quarter of a cell towards the second highest.
+
+    frames: (M, h, w), blurred; first: (M, 2), x and y of their first cells
+    -> cells (M, 2), x and y, and the lowest values (M,) that they are due to
+    """
+    place, peak, _ = _highest(frames, first)
+    frames.flatten(1).scatter_(1, place[:, None], 0)  # as in the released code
+    _, second, value = _highest(frames, first)
+    towards = (second - peak).double()
+    return peak + SHIFT * towards / towards.norm(dim=1, keepdim=True).clamp(min=1), value
+
+
+def second_order(frames, first):
+    """The highest cells of frames, one Newton step towards the maximum of the heatmap's logarithm, by its first and
+    second differences: exact for a Gaussian. What is given and returned is as for `quarter_shift`.
 
     A step is at most a cell each way, and none where the logarithm does not bend down all around.
     """
-    height, width = frame.shape[2:]
-    peak = frame.flatten(2).argmax(dim=2)
-    x, y = (peak % width).clamp(1, width - 2), (peak // width).clamp(1, height - 2)
-    around = torch.tensor([-1, 0, 1], device=frame.device)
-    cells = (y[..., None, None] + around[:, None]) * width + x[..., None, None] + around  # (N, K, 3, 3)
-    log = frame.flatten(2).gather(2, cells.flatten(2)).clamp(min=TINY).log().view(cells.shape)
-    dx, dy = (log[..., 1, 2] - log[..., 1, 0]) / 2, (log[..., 2, 1] - log[..., 0, 1]) / 2
-    dxx = log[..., 1, 2] - 2 * log[..., 1, 1] + log[..., 1, 0]
-    dyy = log[..., 2, 1] - 2 * log[..., 1, 1] + log[..., 0, 1]
-    dxy = (log[..., 2, 2] - log[..., 2, 0] - log[..., 0, 2] + log[..., 0, 0]) / 4
+    height, width = frames.shape[1:]
+    place, _, value = _highest(frames, first)
+    x, y = (place % width).clamp(1, width - 2), (place // width).clamp(1, height - 2)
+    around = torch.arange(-1, 2, device=frames.device)
+    cells = (y[:, None, None] + around[:, None]) * width + x[:, None, None] + around  # (M, 3, 3)
+    log = frames.flatten(1).gather(1, cells.flatten(1)).clamp(min=TINY).log().view(cells.shape)
+    dx, dy = (log[:, 1, 2] - log[:, 1, 0]) / 2, (log[:, 2, 1] - log[:, 0, 1]) / 2
+    dxx = log[:, 1, 2] - 2 * log[:, 1, 1] + log[:, 1, 0]
+    dyy = log[:, 2, 1] - 2 * log[:, 1, 1] + log[:, 0, 1]
+    dxy = (log[:, 2, 2] - log[:, 2, 0] - log[:, 0, 2] + log[:, 0, 0]) / 4
     determinant = dxx * dyy - dxy**2
-    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / determinant[..., None]
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / determinant[:, None]
     bends_down = (dxx < 0) & (determinant > TINY)
-    step = torch.where(bends_down[..., None], step, 0).clamp(-1, 1)
-    return torch.stack([x, y], dim=-1) + step
+    step = torch.where(bends_down[:, None], step, 0).clamp(-1, 1)
+    return first + torch.stack([x, y], dim=1) + step, value
 
 
 DECODINGS = {"quarter": quarter_shift, "dark": second_order}
 
 
-def _blurred(heatmaps, kernel):
-    """(N, K, h + 2 BORDER, w + 2 BORDER): OpenCV's Gaussian of that size, zeros around the heatmap."""
-    line = torch.as_tensor(cv2.getGaussianKernel(kernel, 0), device=heatmaps.device)  # (kernel, 1)
-    frame = pad(heatmaps, [BORDER] * 4).flatten(0, 1)[:, None]
-    half = kernel // 2
-    frame = conv2d(conv2d(frame, line[None, None], padding=(half, 0)), line.T[None, None], padding=(0, half))
-    return frame.view(*heatmaps.shape[:2], *frame.shape[-2:])
+def _highest(frames, first):
+    """The highest cell of each frame, the first of equals: its place in the frame (M,), x and y (M, 2), and value (M,).
+    Where none is above zero, x and y are those of the first zero around the heatmap in the released code."""
+    lines = frames.flatten(1)
+    place = _peak(lines)
+    value = lines.gather(1, place[:, None])
+    cell = first + torch.stack([place % frames.shape[2], place // frames.shape[2]], dim=1)
+    return place, torch.where(value > 0, cell, -BORDER), value[:, 0]
+
+
+def _peak(lines):
+    """Where each line (M, n) has its maximum, the first of equals (M,): torch's argmax, several times as fast."""
+    parts = lines.unflatten(1, (gcd(lines.shape[1], 8), -1))
+    part = parts.amax(dim=2).argmax(dim=1)
+    each = torch.arange(len(lines), device=lines.device)
+    return part * parts.shape[2] + parts[each, part].argmax(dim=1)
+
+
+def _around_peak(heatmaps, kernel):
+    """What can be the highest cells of heatmaps (M, h, w), blurred, and their neighbours: frames around the highest
+    before the blur; the frames' first cells (M, 2), x and y; and the most that a cell elsewhere can have (M,)."""
+    width, reach = heatmaps.shape[2], kernel // 2
+    blurred = NEAR + reach + 1  # to the neighbours of those that cells near the peak can raise
+    radius = blurred + reach
+    padded = pad(heatmaps, [radius] * 4)
+    peak = _peak(heatmaps.flatten(1))
+    x, y = peak % width, peak // width
+    lines = padded.flatten(1)
+    around = torch.arange(-radius, radius + 1, device=heatmaps.device)
+    places = ((y + radius) * padded.shape[2] + x + radius)[:, None, None] + around[:, None] * padded.shape[2] + around
+    frames = _blur(lines.gather(1, places.flatten(1)).double().view(places.shape), kernel)
+    near = slice(radius - NEAR, radius + NEAR + 1)
+    rest = lines.scatter_(1, places[:, near, near].flatten(1), 0).amax(dim=1).double()
+    return frames, torch.stack([x - blurred, y - blurred], dim=1), rest * (1 + 1e-9)  # more than rounding adds
+
+
+def _whole(heatmaps, kernel):
+    """Heatmaps (M, h, w), blurred, with the cells around them that are not always zero; and x and y of the first."""
+    reach = kernel // 2
+    return _blur(pad(heatmaps.double(), [1 + 2 * reach] * 4), kernel), -1 - reach
+
+
+def _blur(cells, kernel):
+    """(M, h, w) float64 -> (M, h - 2 (kernel // 2), w - 2 (kernel // 2)): OpenCV's Gaussian of that size, summed in its
+    order, so that what is equal stays equal."""
+    reach = kernel // 2
+    weights = cv2.getGaussianKernel(kernel, 0)[reach:, 0].tolist()  # from the middle on
+    for dimension in (2, 1):
+        size = cells.shape[dimension] - 2 * reach
+        blurred = cells.narrow(dimension, reach, size) * weights[0]
+        for steps, weight in enumerate(weights[1:], 1):
+            before, behind = (cells.narrow(dimension, reach + offset, size) for offset in (-steps, steps))
+            blurred.add_(before + behind, alpha=weight)
+        cells = blurred
+    return cells
 
 
 def mirror_heatmaps(heatmaps, mirrored):

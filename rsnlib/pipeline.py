@@ -42,7 +42,7 @@ from rsnlib.predict import (
     predict_store_in_ways,
     skeleton_of,
 )
-from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json
+from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json, write_results
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
 from rsnlib.tables import (
     ablation_caption,
@@ -226,7 +226,7 @@ def evaluate(dataset, model, seed):
         predicted = predict_store_in_ways(network, store, WAYS, settings.blur)
     judged = {way: judge(settings, options, people, *each) for way, each in zip(WAYS, zip(*predicted), strict=True)}
     results, figures = judged[options.flip_test, options.decoding]
-    write_json(predictions_path(dataset, model, seed), results)
+    write_results(predictions_path(dataset, model, seed), results)
     write_json(results_path(dataset, "evaluate", f"{run_name(model, seed)}.json"), figures)
     rows = [
         {"flip_test": str(flip_test).lower(), "decoding": decoding, **judged[flip_test, decoding][1]}

@@ -1,12 +1,13 @@
 """Heatmaps to keypoints."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsnlib import skeletons
+from rsnlib import decode, skeletons
 from rsnlib.crops import crop_matrix, invert, transform
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.targets import heatmap_targets
@@ -132,6 +133,104 @@ def test_second_order_refinement_of_what_has_no_peak_stays_in_the_crop(value):
     keypoints, scores = decode_heatmaps(torch.full((1, 2, 64, 48), value), **WHOLE, decoding="dark")
     assert np.isfinite(keypoints).all() and (keypoints >= 0).all() and (keypoints < [192, 256]).all()
     np.testing.assert_allclose(scores, value / 255 + 0.5)
+
+
+# ---- all at once as one by one
+
+
+def peaks(random, count, deviations, noise):
+    """(64, 48): up to `count` Gaussian peaks, some of them outside, and noise."""
+    rows, columns = np.mgrid[:64, :48]
+    heatmap = random.normal(0, noise, (64, 48))
+    for _ in range(random.integers(count) + 1):
+        x, y = random.uniform(-3, [51, 67])
+        square = (columns - x) ** 2 + (rows - y) ** 2
+        heatmap += random.uniform(20, 255) * np.exp(-square / (2 * random.choice(deviations) ** 2))
+    return heatmap
+
+
+def rectangles(random):
+    heatmap = np.zeros((64, 48))
+    for _ in range(3):
+        x, y, width, height = random.integers([0, 0, 1, 1], [48, 64, 6, 6])
+        heatmap[y : y + height, x : x + width] = 100
+    return heatmap
+
+
+def pit(random, depth, edge, peak, size=2):
+    """(64, 48): -depth around a lonely peak, higher at the edge of that square."""
+    heatmap, (x, y) = np.zeros((64, 48)), random.integers([5, 5], [43, 59])
+    heatmap[max(0, y - size) : y + size + 1, max(0, x - size) : x + size + 1] = -depth
+    heatmap[max(0, y - size) : y + size + 1, x + size : x + size + 1] = edge
+    heatmap[y, x] = peak
+    return heatmap
+
+
+HEATMAPS = {
+    "one peak": lambda random: peaks(random, 1, [1, 1.5, 2], noise=0),
+    "one peak in noise": lambda random: peaks(random, 1, [1, 1.5, 2], noise=2),
+    "several peaks": lambda random: peaks(random, 4, [1, 2, 4], noise=1),
+    "broad peaks": lambda random: peaks(random, 3, [6, 12], noise=0),
+    "noise": lambda random: random.normal(0, 50, (64, 48)),
+    "equal cells": lambda random: random.integers(-1, 3, (64, 48)),
+    "rectangles": rectangles,
+    "a peak in a pit": lambda random: pit(random, 1000, edge=9, peak=10),
+    "one cell above zero": lambda random: pit(random, 20, edge=-20, peak=180, size=64),
+    "below zero": lambda random: -np.abs(random.normal(1, 1, (64, 48))),
+    "flat": lambda random: np.full((64, 48), random.choice([-2, 0, 7])),
+}
+
+
+def make_heatmaps(kind):
+    """(20, 3, 64, 48) float32"""
+    random = np.random.default_rng(0)
+    return np.array([[HEATMAPS[kind](random) for _ in range(3)] for _ in range(20)], np.float32)
+
+
+def released_rule(heatmap, blur):
+    """x and y in cells, by the rule of the released code: in a frame of ten cells of zeros."""
+    frame = cv2.GaussianBlur(np.pad(heatmap.astype(float), 10), (blur, blur), 0)
+    highest = np.array(np.unravel_index(frame.argmax(), frame.shape))
+    frame[tuple(highest)] = 0
+    towards = np.array(np.unravel_index(frame.argmax(), frame.shape)) - highest
+    cell = highest - 10 + 0.25 * towards / max(1, np.linalg.norm(towards))
+    return np.clip(cell, 0, np.array(heatmap.shape) - 1)[::-1]
+
+
+def cells(heatmaps, **how):
+    """What `decode_heatmaps` finds, in cells."""
+    whole = {name: np.repeat(WHOLE[name], len(heatmaps), axis=0) for name in ("center", "scale")}
+    keypoints, _ = decode_heatmaps(heatmaps, **whole, input_size=SIZE, **how)
+    return (keypoints - 2) / 4
+
+
+@pytest.mark.parametrize("blur", [5, 9])
+@pytest.mark.parametrize("kind", HEATMAPS)
+def test_the_cells_are_those_of_the_released_code(kind, blur):
+    heatmaps = make_heatmaps(kind)
+    wanted = [[released_rule(heatmap, blur) for heatmap in person] for person in heatmaps]
+    np.testing.assert_allclose(cells(torch.from_numpy(heatmaps), blur=blur), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", [{"decoding": "quarter"}, {"decoding": "dark"}, {"decoding": "dark", "blur": 1}])
+@pytest.mark.parametrize("kind", HEATMAPS)
+def test_what_is_found_around_the_peak_is_what_is_found_in_the_whole_heatmap(kind, how, monkeypatch):
+    heatmaps = torch.from_numpy(make_heatmaps(kind))
+    found = cells(heatmaps, **how)
+    monkeypatch.setattr(decode, "_around_peak", lambda *given: (*decode._whole(*given), torch.tensor(-torch.inf)))
+    np.testing.assert_allclose(found, cells(heatmaps, **how), atol=1e-12)
+
+
+def test_the_order_of_people_and_of_cells_in_memory_changes_nothing():
+    heatmaps = torch.from_numpy(make_heatmaps("several peaks"))
+    found = cells(heatmaps)
+    np.testing.assert_array_equal(cells(heatmaps.flip(0)), found[::-1])
+    np.testing.assert_array_equal(cells(heatmaps.contiguous(memory_format=torch.channels_last)), found)
+
+
+def test_nobody_has_no_keypoints():
+    keypoints, scores = decode_heatmaps(torch.zeros(0, 17, 64, 48), np.zeros((0, 2)), np.zeros((0, 2)), SIZE)
+    assert keypoints.shape == (0, 17, 2) and scores.shape == (0, 17)
 
 
 def test_mirroring_twice_changes_nothing():

@@ -1,12 +1,15 @@
 """How right keypoints are: pycocotools' average precision, PCKh and PCK."""
 
 import contextlib
+import copy
 import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
 from scipy.io import loadmat, savemat
@@ -88,6 +91,50 @@ def test_dropped_and_duplicated_people_are_judged_as_by_pycocotools(shared):
         assert figures["AP"] < every["AP"] and figures["AR"] < every["AR"]
 
 
+def scene(random):
+    """Annotations and results of a few pictures with everything that may be in them: crowds, people without keypoints
+    or in no picture, people of all sizes close together, another category."""
+    images = [{"id": image_id} for image_id in random.permutation(9)[: random.integers(1, 6)].tolist()]
+    categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]
+    annotations = []
+    for person in range(random.integers(1, 25)):
+        size, position = random.choice([20.0, 60.0, 150.0]), random.uniform(0, 60, 2)
+        keypoints = np.zeros((17, 3))
+        keypoints[:, :2] = (position + random.uniform(0, size, (17, 2))).round()
+        keypoints[:, 2] = random.choice([0, 1, 2], 17) * (random.random() < 0.8)
+        annotation = {
+            "id": person + 1,
+            "iscrowd": int(random.random() < 0.15),
+            "area": size**2 * random.uniform(0.2, 1),
+        }
+        annotation |= {"image_id": random.choice(images)["id"] if random.random() < 0.95 else 99}
+        annotation |= {"category_id": 1 if random.random() < 0.9 else 2, "bbox": [*position, size, size]}
+        annotation |= {"keypoints": keypoints.ravel().tolist(), "num_keypoints": int((keypoints[:, 2] > 0).sum())}
+        annotations.append(annotation)
+    results = []
+    for annotation in annotations:
+        for _ in range(random.integers(4) if annotation["image_id"] != 99 else 0):
+            keypoints = np.reshape(annotation["keypoints"], (17, 3)) + random.normal(
+                0, random.choice([0, 2, 9]), (17, 3)
+            )
+            score = round(random.random(), 1)  # with ties
+            results.append({key: annotation[key] for key in ("image_id", "category_id")} | {"score": score})
+            results[-1]["keypoints"] = keypoints.ravel().tolist()
+    random.shuffle(results)
+    return {"images": images, "categories": categories, "annotations": annotations}, results
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_figures_of_any_people_are_those_of_pycocotools(tmp_path_factory, seed):
+    truth, results = scene(np.random.default_rng(seed))
+    assume(results)
+    annotations = tmp_path_factory.mktemp("scene") / "annotations.json"
+    annotations.write_text(json.dumps(truth))
+    figures = coco_ap(copy.deepcopy(results), annotations)
+    assert list(figures.values()) == by_pycocotools(results, annotations).tolist()
+
+
 def test_results_are_read_from_a_file_too(demo_val, tmp_path):
     people, annotations = demo_val
     (tmp_path / "results.json").write_text(json.dumps(jittered(people, 3)))
@@ -100,6 +147,15 @@ def test_results_are_cocos():
     assert (result["image_id"], result["category_id"]) == (7, 1)
     assert result["score"] == pytest.approx(0.8 * (0.5 + 1.5) / 2)
     json.dumps(result)  # no NumPy numbers
+
+
+def test_a_persons_score_is_the_boxs_times_the_mean_to_the_last_digit():
+    random = np.random.default_rng(0)
+    keypoints, scores, box_scores = random.random((200, 17, 2)), random.random((17, 200)).T, random.random(200)
+    results = coco_results(np.arange(200), keypoints, scores, box_scores, random.random((200, 4)))
+    for row, result in enumerate(results):
+        assert result["keypoints"] == [v for k in range(17) for v in (*keypoints[row, k], scores[row, k])]
+        assert result["score"] == box_scores[row] * scores[row].copy().mean()
 
 
 def test_no_results_have_no_precision(demo_val):

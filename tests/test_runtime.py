@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from rsnlib.runtime import UserError, check_writable, fingerprint, read_json, whole_file, write_json
+from rsnlib.runtime import UserError, check_writable, fingerprint, read_json, whole_file, write_json, write_results
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -72,6 +72,12 @@ def test_an_error_about_another_file_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.jpg"), whole_file(tmp_path / "results.json"):
         (tmp_path / "nowhere.jpg").read_bytes()
     assert not any(tmp_path.iterdir())
+
+
+def test_written_results_keep_every_digit(tmp_path):
+    results = [{"image_id": 785, "keypoints": [0.1 + 0.2, 1e-17, 123456.7], "score": 1 / 3}]
+    write_results(tmp_path / "results.json", results)
+    assert read_json(tmp_path / "results.json") == results
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from rsnlib.datasets import PERSON
+from rsnlib.metrics.evaluation import KeypointEvaluation
 from rsnlib.runtime import UserError, read_json
 from rsnlib.skeletons import COCO as COCO_SKELETON
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 PIECE = 4_000_000  # predictions in all draws that are resampled at a time, for the memory they take
-EMPTY = {"dtScores": [], "dtMatches": [], "dtIgnore": [], "gtIgnore": []}  # where pycocotools says None
 
 
 def coco_results(image_ids, keypoints, scores, box_scores, boxes=None, categories=None):
@@ -27,16 +26,13 @@ def coco_results(image_ids, keypoints, scores, box_scores, boxes=None, categorie
     """
     if categories is None:
         categories = np.full(len(image_ids), PERSON)
+    numbers = np.concatenate([keypoints, np.expand_dims(scores, 2)], axis=2)
+    numbers = numbers.reshape(len(scores), 3 * keypoints.shape[1])
+    person_scores = box_scores * np.ascontiguousarray(scores).mean(axis=1)
+    columns = (np.asarray(each).tolist() for each in (image_ids, categories, numbers, person_scores))
     results = [
-        {
-            "image_id": int(image_id),
-            "category_id": int(category),
-            "keypoints": [float(v) for (x, y), s in zip(points, values, strict=True) for v in (x, y, s)],
-            "score": float(box_score * values.mean()),
-        }
-        for image_id, category, points, values, box_score in zip(
-            image_ids, categories, keypoints, scores, box_scores, strict=True
-        )
+        {"image_id": image_id, "category_id": category, "keypoints": values, "score": score}
+        for image_id, category, values, score in zip(*columns, strict=True)
     ]
     if boxes is not None:
         for result, box in zip(results, boxes.tolist(), strict=True):
@@ -81,7 +77,7 @@ def _complete(content, skeleton):
     return content | {"annotations": annotations}
 
 
-def _evaluation(results, annotations, skeleton, kind=COCOeval):
+def _evaluation(results, annotations, skeleton, ranged="area"):
     """pycocotools' evaluation, not yet begun."""
     if not isinstance(results, list):
         results = read_json(results)
@@ -93,7 +89,7 @@ def _evaluation(results, annotations, skeleton, kind=COCOeval):
         if strangers:
             raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
         # copies: pycocotools writes into what it is given
-        evaluation = kind(truth, truth.loadRes(list(map(dict, results))) if results else COCO(), "keypoints")
+        evaluation = KeypointEvaluation(truth, truth.loadRes(list(map(dict, results))) if results else COCO(), ranged)
     evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
     names = list(skeleton.keypoints)
     categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
@@ -111,7 +107,7 @@ def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton
     predictions: the group of each of the results, likewise
     groups: G
     """
-    evaluation = _evaluation(results, annotations, skeleton, _GroupEvaluation)
+    evaluation = _evaluation(results, annotations, skeleton, ranged="group")
     if not evaluation.cocoDt.anns:
         return [0.0] * groups
     for annotation in evaluation.cocoGt.anns.values():
@@ -124,16 +120,6 @@ def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton
         evaluation.accumulate()
     precision = evaluation.eval["precision"]  # (thresholds, recalls, categories, groups, 1), -1: nobody to count
     return [float(each[each > -1].mean()) if (each > -1).any() else float("nan") for each in precision.T[0]]
-
-
-class _GroupEvaluation(COCOeval):
-    """pycocotools' evaluation by an annotation's "group". It computes every similarity, for which it needs the areas,
-    before it matches the people of any picture."""
-
-    def evaluateImg(self, image, *arguments):
-        for annotation in self.cocoGt.imgToAnns[image] + self.cocoDt.imgToAnns[image]:
-            annotation["area"] = annotation["group"]
-        return super().evaluateImg(image, *arguments)
 
 
 @dataclass(frozen=True)
@@ -158,29 +144,22 @@ def coco_matches(results, annotations, skeleton=COCO_SKELETON):
     """Which predictions pycocotools takes for right: Matches, one a category. Takes what `coco_ap` takes."""
     evaluation = _evaluation(results, annotations, skeleton)
     evaluation.params.areaRng = evaluation.params.areaRng[:1]  # of every size
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-    pictures = len(evaluation.params.imgIds)
-    found = [picture or EMPTY for picture in evaluation.evalImgs]
-    by_category = (found[first : first + pictures] for first in range(0, len(found), pictures))
-    return [_matches(each, evaluation.params) for each in by_category]
+    evaluation.evaluate()
+    return [_matches(*category, evaluation.params.recThrs) for category in evaluation.evalImgs]
 
 
-def _matches(found, params):
-    """`found`: what pycocotools says of each picture."""
-    scores = np.concatenate([picture["dtScores"] for picture in found])
-    order = np.argsort(-scores, kind="stable")
-    matched, ignored = (
-        np.concatenate([np.reshape(picture[key], (len(params.iouThrs), -1)) for picture in found], axis=1)[:, order]
-        != 0
-        for key in ("dtMatches", "dtIgnore")
-    )
+def _matches(people, predictions, matched, ignored, recalls):
+    """Of one category, what `KeypointEvaluation.evaluate` found."""
+    order = np.argsort(-predictions.scores, kind="stable")
+    matched, counts = matched[0][:, order], ~ignored[0][:, order]
+    pictures = np.arange(len(people.counts))
+    to_find = np.repeat(pictures, people.counts)[~people.ignored[0]]
     return Matches(
-        right=matched & ~ignored,
-        wrong=~matched & ~ignored,
-        pictures=np.repeat(np.arange(len(found)), [len(picture["dtScores"]) for picture in found])[order],
-        people=np.array([np.count_nonzero(np.equal(picture["gtIgnore"], 0)) for picture in found]),
-        recalls=params.recThrs,
+        right=matched & counts,
+        wrong=~matched & counts,
+        pictures=np.repeat(pictures, predictions.counts)[order],
+        people=np.bincount(to_find, minlength=len(pictures)),
+        recalls=recalls,
     )
 
 
