@@ -113,19 +113,31 @@ def write_results(path, results):
         file.write(orjson.dumps(results, option=orjson.OPT_APPEND_NEWLINE))
 
 
+@contextlib.contextmanager
+def uncollected():
+    """Without garbage collection, which would go through contents that grow by millions again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def read_json(path):
     """The JSON in `path`; a UserError names the file where it is missing or malformed."""
-    collects = gc.isenabled()
-    gc.disable()  # it would go through the growing contents again and again
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        contents = Path(path).read_bytes()
+        with uncollected():
+            try:
+                return orjson.loads(contents)
+            except orjson.JSONDecodeError:  # it knows no NaN and no endless integers, about which a reader can say more
+                return json.loads(contents.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
-    finally:
-        if collects:
-            gc.enable()
 
 
 def fingerprint(*parts):

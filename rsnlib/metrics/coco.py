@@ -9,10 +9,11 @@ from pycocotools.coco import COCO
 
 from rsnlib.datasets import PERSON
 from rsnlib.metrics.evaluation import KeypointEvaluation
-from rsnlib.runtime import UserError, read_json
+from rsnlib.runtime import UserError, read_json, uncollected
 from rsnlib.skeletons import COCO as COCO_SKELETON
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+COUNTED = {"iscrowd", "area", "num_keypoints", "keypoints", "bbox"}  # what pycocotools reads of an annotation
 PIECE = 4_000_000  # predictions in all draws that are resampled at a time, for the memory they take
 
 
@@ -70,11 +71,28 @@ def _complete(content, skeleton):
     free = 1 + max((annotation["id"] for annotation in given), default=0)
     annotations = []
     for annotation in given:
-        keypoints, box = annotation.get("keypoints") or [0] * 3 * len(skeleton), annotation.get("bbox") or [0] * 4
-        usual = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": np.count_nonzero(keypoints[2::3])}
-        own = {"id": annotation["id"] or free, "keypoints": keypoints, "bbox": box}
-        annotations.append(usual | annotation | own)
+        if not (annotation["id"] and annotation.keys() >= COUNTED):
+            keypoints, box = annotation.get("keypoints") or [0] * 3 * len(skeleton), annotation.get("bbox") or [0] * 4
+            usual = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": np.count_nonzero(keypoints[2::3])}
+            annotation = usual | annotation | {"id": annotation["id"] or free, "keypoints": keypoints, "bbox": box}
+        annotations.append(annotation)
     return content | {"annotations": annotations}
+
+
+def _predictions(results, truth):
+    """`results` as pycocotools' COCO.loadRes gives them: numbered, with the area of their box, where they have one, or
+    that their keypoints enclose."""
+    if results and results[0].get("bbox"):
+        sizes = np.array([result["bbox"] for result in results], np.float64)[:, 2:]
+    else:
+        sizes = (
+            np.ptp(keypoints_of(results, len(results[0]["keypoints"]) // 3), axis=1) if results else np.zeros((0, 2))
+        )
+    found = COCO()
+    own = ({"id": number, "area": area} for number, area in enumerate(sizes.prod(axis=1).tolist(), 1))
+    found.dataset = truth.dataset | {"annotations": [result | more for result, more in zip(results, own, strict=True)]}
+    found.createIndex()
+    return found
 
 
 def _evaluation(results, annotations, skeleton, ranged="area"):
@@ -82,14 +100,13 @@ def _evaluation(results, annotations, skeleton, ranged="area"):
     if not isinstance(results, list):
         results = read_json(results)
     truth = COCO()
-    truth.dataset = _complete(read_json(annotations), skeleton)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with uncollected(), contextlib.redirect_stdout(io.StringIO()):
+        truth.dataset = _complete(read_json(annotations), skeleton)
         truth.createIndex()
         strangers = {result["image_id"] for result in results} - set(truth.imgs)
         if strangers:
             raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
-        # copies: pycocotools writes into what it is given
-        evaluation = KeypointEvaluation(truth, truth.loadRes(list(map(dict, results))) if results else COCO(), ranged)
+        evaluation = KeypointEvaluation(truth, _predictions(results, truth), ranged)
     evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
     names = list(skeleton.keypoints)
     categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
