@@ -13,7 +13,7 @@ from rsnlib import pipeline
 from rsnlib.config import load_params
 from rsnlib.models import network
 from rsnlib.runtime import UserError
-from rsnlib.tables import results_table
+from rsnlib.states import States
 
 
 @pytest.fixture
@@ -27,10 +27,12 @@ def project(tmp_path, demo_folder, monkeypatch):
     for line in values["models"].values():
         line["depths"] = [1, 1, 1, 1]
     shutil.copytree(demo_folder, tmp_path / "data/demo")
+    for name in ("dvc.yaml", "rsnlib", "notebooks"):
+        (tmp_path / name).symlink_to(pipeline.project_root() / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(network, "WIDTHS", (8, 16, 32, 64))
     monkeypatch.setattr(network, "UP_CHANNELS", 16)
-    monkeypatch.setattr("rsnlib.train.save_state", lambda *_: None)
+    monkeypatch.setattr(States, "save", lambda *_: None)
 
     def change(changes=None):
         for key, value in (changes or {}).items():
@@ -60,9 +62,10 @@ def test_every_ablation_is_trained_and_judged(project, committed):
         for other in others:
             assert not torch.equal(first_layers[base], first_layers[other]), other
     figures = pipeline.load_figures("demo")
-    table = results_table(figures, "demo", params.dataset("demo")).query("source == 'this run'")
-    assert table["model"].tolist() == models
-    assert (table["input"] == "96x96").tolist() == [model == "rsn18-large" for model in models]
+    written = pipeline.tables("demo")
+    assert {f"Ablation: {group}" for group in params.ablations} <= set(written)
+    assert figures["model"].tolist() == models
+    assert (figures["input"] == "96x96").tolist() == [model == "rsn18-large" for model in models]
     assert pipeline.predicted_crops("demo", "rsn18-large", 0, count=2)[0].shape == (2, 96, 96, 3)
     crop, heads, _ = pipeline.heads_of("demo", "rsn18-large", 0, person=0, keypoint=0)
     assert crop.shape == (96, 96, 3) and heads.shape == (1, 4, 17, 24, 24)
