@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | site | evaluate | submit | predict | export | readme"""
+"""python -m rsnlib demo | notebook | train | site | evaluate | submit | predict | export | readme"""
 
 import argparse
 import json
@@ -22,6 +22,11 @@ def main():
     notebook.add_argument("--dataset")
     notebook.add_argument("--model")
     notebook.add_argument("--seed", type=int)
+
+    train = commands.add_parser("train", help="train one run; under torchrun, on several GPUs")
+    train.add_argument("--dataset", required=True)
+    train.add_argument("--model", required=True)
+    train.add_argument("--seed", type=int, default=0)
 
     commands.add_parser("site", help="make results/index.html of the executed notebooks")
 
@@ -57,6 +62,11 @@ def main():
             from rsnlib.datasets.demo import draw_people
 
             draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
+        elif arguments.command == "train":
+            from rsnlib import parallel, pipeline
+
+            parallel.start()
+            pipeline.train(arguments.dataset, arguments.model, arguments.seed)
         elif arguments.command == "site":
             from rsnlib.site import write_site
 

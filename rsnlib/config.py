@@ -235,12 +235,14 @@ class Run:
 @dataclass(config=strict)
 class Train:
     """What all trainings share. epochs goes before the data set's own schedule where it is not null; validations is how
-    often the accuracy is measured on the way; activation_checkpointing trades time for memory."""
+    often the accuracy is measured on the way; device_batch is how many people a device computes at a time, and over how
+    many batch norms take the mean; activation_checkpointing trades time for memory."""
 
     epochs: Positive | None
     weight_decay: Annotated[float, Field(ge=0)]
     precision: Literal["auto", "float32", "bfloat16"]
     validations: Count
+    device_batch: Count = 32
     activation_checkpointing: bool = False
 
 

@@ -1,10 +1,12 @@
 """The stages of dvc.yaml: what each reads, writes and where. Notebooks call these; nothing else knows the layout."""
 
+import contextlib
 import hashlib
 import platform
 import signal
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from dvclive import Live
 from nbclient.exceptions import DeadKernelError
 from ruamel.yaml import YAML
 
-from rsnlib import cost
+from rsnlib import cost, parallel
 from rsnlib.augment import reach
 from rsnlib.config import Model, load_params, project_root
 from rsnlib.crops import (
@@ -149,7 +151,8 @@ def prepare(dataset):
 
 
 def train(dataset, model, seed):
-    """Train one run, or go on with it where it was interrupted; returns its curve as a data frame."""
+    """Train one run, or go on with it where it was interrupted; returns its curve as a data frame. Under torchrun, all
+    processes together (parallel.start first)."""
     params = load_params()
     settings, description = params.dataset(dataset, model), params.model(model)
     store, validation = load_store(dataset, "train", model), load_store(dataset, "val", model)
@@ -170,7 +173,9 @@ def train(dataset, model, seed):
     torch.manual_seed(seed)
     network = create_model(description.architecture, len(skeleton), settings.input_size)
     folder = results_path(dataset, "train", run_name(model, seed))
-    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+    first = parallel.rank() == 0
+    dvclive = partial(Live, str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+    with dvclive() if first else contextlib.nullcontext() as live:
 
         def log(row):
             live.step = row["iteration"]
@@ -194,7 +199,8 @@ def train(dataset, model, seed):
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
     about |= {"enlarge": settings.enlarge, "blur": settings.blur, "machine": machine()}
     about["categories"] = np.unique(store.people.categories).tolist()
-    save_model(network, weights_path(dataset, model, seed), about)
+    if first:
+        save_model(network, weights_path(dataset, model, seed), about)
     return pd.DataFrame(curve)
 
 
@@ -344,7 +350,7 @@ def training_crops(dataset, people, variations):
     settings = load_params().dataset(dataset)
     store = load_store(dataset, "train")
     rows = np.repeat(np.arange(min(people, len(store))), variations)
-    return cut_crops(rows, store, settings, np.random.default_rng(0))
+    return cut_crops(rows, store, settings, np.random.default_rng(0))[0]
 
 
 def load_draws(dataset):

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from rsnlib import parallel
 from rsnlib.augment import augment
 from rsnlib.crops import compose, invert, normalise, quick_warp
 from rsnlib.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
+from rsnlib.models.blocks import kept_statistics
 from rsnlib.runtime import UserError, autocast, default_device, termination
 from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
@@ -31,17 +33,19 @@ def train(model, store, settings, schedule, *, state=None, **options):
     state: folder of the run's resumable states; where there is one, training goes on from it
     options: those of `loop`
 
-    The same seed gives the same weights on the same machine, interrupted or not. SIGTERM saves the state and stops.
+    The same seed gives the same weights on the same machine, interrupted or not. SIGTERM saves the state and stops. A
+    batch is computed in pieces of train.device_batch people, whose gradients add up; under torchrun the processes share
+    the pieces, to the same weights (parallel.start first). The first process validates, logs and keeps the states.
     """
     with contextlib.ExitStack() as stack:
-        states = stack.enter_context(States(state)) if state else None
+        states = stack.enter_context(States(state)) if state and parallel.rank() == 0 else None
         terminated = stack.enter_context(termination())
         try:
             return loop(model, store, settings, schedule, states=states, terminated=terminated, **options)
         except torch.OutOfMemoryError:
             raise UserError(
-                f"the device has too little memory for batches of {schedule.batch_size} people: lower the schedule's "
-                "batch_size in params.yaml, or set train.activation_checkpointing to true"
+                f"the device has too little memory for {options['train'].device_batch} people at a time: lower "
+                "train.device_batch in params.yaml, or set train.activation_checkpointing to true"
             ) from None
 
 
@@ -77,10 +81,11 @@ def loop(
     validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()
     optimizer = make_optimizer(model, schedule, train.weight_decay)
     done, curve, losses = 0, [], []
-    if states and (before := states.newest()):
+    if before := parallel.from_first(states.newest() if states else None):
         model.load_state_dict(before["model"])
         optimizer.load_state_dict(before["optimizer"])
-        done, curve, losses = before["iteration"], before["curve"], list(before["losses"].to(device))
+        done, curve = before["iteration"], before["curve"]
+        losses = list(before["losses"].to(device) * (parallel.rank() == 0))  # they are sums over all processes
 
     def save(iteration):
         """Nothing random is in a state: a batch depends on its number alone."""
@@ -88,35 +93,54 @@ def loop(
         pending = torch.stack(losses) if losses else torch.zeros(0)
         states.save(iteration, weights | {"iteration": iteration, "curve": curve, "losses": pending})
 
+    first_process = parallel.rank() == 0
+    log = log if first_process else None
     for row in curve:
         if log:
             log(row)
 
     saved, pause = time.monotonic(), SAVE_EVERY
     size = schedule.batch_size
-    bar = tqdm(total=total * size, initial=done * size, unit="person", mininterval=2, smoothing=0.05, desc="train")
-    batches = prefetched(range(done + 1, total + 1), store, settings, size, seed)
+    pieces = my_pieces(size, train.device_batch)
+    bar = tqdm(
+        total=total * size,
+        initial=done * size,
+        unit="person",
+        mininterval=2,
+        smoothing=0.05,
+        desc="train",
+        disable=not first_process,
+    )
+    batches = prefetched(range(done + 1, total + 1), store, settings, size, seed, pieces)
     for iteration, batch in batches:
         factor = learning_rate_factor(iteration, total, schedule.warmup, schedule.warmup_factor)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * factor * group["range"]
-        crops, keypoints, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
-        images = normalise(crops).contiguous(memory_format=torch.channels_last)
-        targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
-        with autocast(device, train.precision):
-            heatmaps = model.heads(images) if intermediate_supervision else model(images)
-        if intermediate_supervision:
-            loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
-        else:
-            loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.append(torch.zeros((), device=device))
+        for piece, people in zip(pieces, batch, strict=True):
+            crops, keypoints, visible = (tensor.to(device, non_blocking=True) for tensor in people)
+            images = normalise(crops).contiguous(memory_format=torch.channels_last)
+            targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
+            # statistics of the first piece are kept, as those of the first GPU in the released code
+            kept = contextlib.nullcontext() if piece.start == 0 else kept_statistics(model)
+            with autocast(device, train.precision), kept:
+                heatmaps = model.heads(images) if intermediate_supervision else model(images)
+            if intermediate_supervision:
+                loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
+            else:
+                loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
+            loss = loss * (len(crops) / size)
+            loss.backward()
+            losses[-1] += loss.detach()
+        parallel.add_gradients(model)
         optimizer.step()
-        losses.append(loss.detach())
         bar.update(size)
 
         log_now = iteration % max(1, total // LOGS) == 0 or iteration in validations or iteration == total
-        if log_now or terminated.is_set():
+        stop = parallel.anywhere(terminated.is_set())
+        if log_now or stop:
+            losses = list(parallel.total(torch.stack(losses)))
             check_finite(losses, iteration, schedule, store, seed, factor)
         if log_now:
             row = {
@@ -126,14 +150,14 @@ def loop(
                 "learning_rate": schedule.learning_rate * factor,
             }
             losses = []
-            if iteration in validations:
+            if iteration in validations and first_process:
                 row |= validate(model.eval())
                 model.train()
             bar.set_postfix(loss=f"{row['loss']:.1f}", refresh=False)
             curve.append(row)
             if log:
                 log(row)
-        if states and iteration < total and (terminated.is_set() or log_now and time.monotonic() - saved > pause):
+        if states and iteration < total and (stop or log_now and time.monotonic() - saved > pause):
             start = time.monotonic()
             save(iteration)
             saved = time.monotonic()
@@ -143,9 +167,22 @@ def loop(
                 f"stopped by SIGTERM after iteration {iteration} of {total}; the next run goes on from there"
             )
     bar.close()
+    parallel.share_statistics(model)
     if states and done < total:
         save(total)
     return model.eval(), curve
+
+
+def my_pieces(size, at_once):
+    """The pieces of a batch that this process computes: slices of at most `at_once` people, every process as many or
+    one fewer than others."""
+    pieces = [slice(first, min(first + at_once, size)) for first in range(0, size, at_once)]
+    if len(pieces) < parallel.world():
+        raise UserError(
+            f"batches of {size} people in pieces of {at_once} are {len(pieces)} pieces, too few for {parallel.world()} "
+            "processes: lower train.device_batch in params.yaml, or start fewer"
+        )
+    return pieces[parallel.rank() :: parallel.world()]
 
 
 def check_finite(losses, iteration, schedule, store, seed, factor):
@@ -187,7 +224,7 @@ def make_optimizer(model, schedule, weight_decay):
     return torch.optim.Adam(groups, lr=schedule.learning_rate, weight_decay=weight_decay, fused=True)
 
 
-def prefetched(numbers, store, settings, size, seed):
+def prefetched(numbers, store, settings, size, seed, pieces):
     """(iteration, batch) for each number, prepared in a thread while the network computes."""
     batches = queue.Queue(PREFETCH)
     stop = threading.Event()
@@ -205,7 +242,7 @@ def prefetched(numbers, store, settings, size, seed):
     def produce():
         try:
             for number in numbers:
-                if not put((number, make_batch(number, store, settings, size, seed))):
+                if not put((number, make_batch(number, store, settings, size, seed, pieces))):
                     return
             put(None)
         except BaseException as error:  # handed to the loop, which raises it
@@ -223,23 +260,26 @@ def prefetched(numbers, store, settings, size, seed):
         thread.join()
 
 
-def make_batch(number, store, settings, size, seed):
-    """Batch `number` (from 1) of a run: crops (N, H, W, 3) uint8, keypoints (N, K, 2) in them, visible (N, K). It
-    depends on nothing but the arguments, so a resumed run sees the same people in the same variations.
+def make_batch(number, store, settings, size, seed, pieces):
+    """Pieces, slices, of batch `number` (from 1) of a run, each crops (N, H, W, 3) uint8, keypoints (N, K, 2) in them,
+    visible (N, K). They depend on nothing but the arguments, so a resumed run sees the same people in the same
+    variations.
     """
     rows = _rows(number, len(store), size, seed)
-    crops, keypoints, visible = cut_crops(rows, store, settings, np.random.default_rng([seed, 1, number]))
-    return torch.from_numpy(crops), torch.from_numpy(keypoints).float(), torch.from_numpy(visible)
+    cut = cut_crops(rows, store, settings, np.random.default_rng([seed, 1, number]), pieces)
+    return [(torch.from_numpy(each[0]), torch.from_numpy(each[1]).float(), torch.from_numpy(each[2])) for each in cut]
 
 
-def cut_crops(rows, store, settings, random):
-    """Training crops of the people in `rows` of a store, as arrays: (N, H, W, 3) uint8, their keypoints and flags."""
+def cut_crops(rows, store, settings, random, pieces=(slice(None),)):
+    """Training crops of the people in `rows` of a store, a piece at a time: (N, H, W, 3) uint8, their keypoints and
+    flags, arrays. A piece is the same whichever others are cut."""
     matrices, keypoints, visible = augment(store.people.take(rows), settings.augmentation, store.input_size, random)
     matrices = compose(matrices, invert(store.matrices[rows]))  # from window pixels
     crops = [
-        quick_warp(store.window(row), matrix, store.input_size) for row, matrix in zip(rows, matrices, strict=True)
+        [quick_warp(store.window(row), matrix, store.input_size) for row, matrix in zip(rows[piece], matrices[piece])]
+        for piece in pieces
     ]
-    return np.stack(crops), keypoints, visible
+    return [(np.stack(some), keypoints[piece], visible[piece]) for some, piece in zip(crops, pieces, strict=True)]
 
 
 def _rows(number, people, size, seed):

@@ -312,7 +312,7 @@ def test_a_mirrored_birds_left_wing_is_what_was_its_right(in_project):
     still = replace(settings.augmentation, half_body=0, rotation_probability=0, scale=(1.0, 1.0))
     for flip, color in ((0, RED), (1, BLUE)):
         turned = replace(settings, augmentation=replace(still, flip=flip))
-        crops, keypoints, visible = pipeline.cut_crops(np.arange(8), store, turned, np.random.default_rng(0))
+        ((crops, keypoints, visible),) = pipeline.cut_crops(np.arange(8), store, turned, np.random.default_rng(0))
         assert (visible == 2).all()
         for crop, (x, y) in zip(crops, np.round(keypoints[:, BIRD.keypoints.index("l_wing")]).astype(int)):
             np.testing.assert_allclose(crop[y, x], color, atol=60)  # JPEG

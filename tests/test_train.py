@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from copy import deepcopy
@@ -11,12 +14,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
+from rsnlib import pipeline
 from rsnlib import train as training
 from rsnlib.augment import reach
 from rsnlib.config import Schedule, Train
 from rsnlib.crops import CropStore, write_crop_store
 from rsnlib.datasets import read_people
+from rsnlib.models.checkpoints import load_model
 from rsnlib.models.zoo import create_model
 from rsnlib.runtime import UserError
 from rsnlib.train import iterations, learning_rate_factor, make_batch, make_optimizer, train
@@ -173,7 +179,7 @@ def test_too_little_memory_says_what_to_lower(run, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(training, "heatmap_loss", out_of_memory)
-    with pytest.raises(UserError, match=r"batches of 4 people: lower .*batch_size.*activation_checkpointing"):
+    with pytest.raises(UserError, match=r"32 people at a time: lower train.device_batch .*activation_checkpointing"):
         run()
 
 
@@ -189,7 +195,7 @@ def test_a_picture_that_cannot_be_cut_stops_the_training(run, monkeypatch):
 @pytest.mark.parametrize("count", [3, 5, 20])
 def test_stopping_early_ends_the_preparing_thread(monkeypatch, count):
     monkeypatch.setattr(training, "make_batch", lambda number, *_: number)
-    batches = training.prefetched(range(count), None, None, None, None)
+    batches = training.prefetched(range(count), *[None] * 5)
     assert next(batches) == (0, 0)
     time.sleep(0.1)  # as many batches as fit are ready
     closing = threading.Thread(target=batches.close, daemon=True)
@@ -257,38 +263,97 @@ def test_the_curve_shows_the_schedule(run):
 # ---- batches
 
 
+def whole_batch(*arguments, **options):
+    (batch,) = make_batch(*arguments, **options, pieces=[slice(None)])
+    return batch
+
+
 def test_everyone_is_seen_once_an_epoch_in_a_new_order(store, demo_settings, monkeypatch):
     seen = []
     window = store.window
     monkeypatch.setattr(store, "window", lambda row: seen.append(int(row)) or window(row))
     for number in range(1, 9):
-        make_batch(number, store, demo_settings, size=3, seed=0)
+        whole_batch(number, store, demo_settings, size=3, seed=0)
     epochs = [seen[first : first + 8] for first in (0, 8, 16)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 3
     assert epochs[0] != epochs[1] != epochs[2] != list(range(8))
 
 
 def test_a_batch_larger_than_the_data_takes_people_again(store, demo_settings):
-    crops, keypoints, visible = make_batch(1, store, demo_settings, size=20, seed=0)
+    crops, keypoints, visible = whole_batch(1, store, demo_settings, size=20, seed=0)
     assert crops.shape == (20, 64, 64, 3) and crops.dtype == torch.uint8
     assert keypoints.shape == (20, 17, 2) and visible.shape == (20, 17)
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone(store, demo_settings):
-    batch = make_batch(2, store, demo_settings, size=4, seed=0)
-    make_batch(7, store, demo_settings, size=4, seed=0)
+    batch = whole_batch(2, store, demo_settings, size=4, seed=0)
+    whole_batch(7, store, demo_settings, size=4, seed=0)
     np.random.seed(1)
-    assert all(a.equal(b) for a, b in zip(batch, make_batch(2, store, demo_settings, size=4, seed=0)))
+    assert all(a.equal(b) for a, b in zip(batch, whole_batch(2, store, demo_settings, size=4, seed=0)))
     for number, seed in ((3, 0), (2, 1)):
-        assert not batch[0].equal(make_batch(number, store, demo_settings, size=4, seed=seed)[0])
+        assert not batch[0].equal(whole_batch(number, store, demo_settings, size=4, seed=seed)[0])
 
 
 def test_every_batch_draws_its_own_variations(monkeypatch):
     drawn = []
-    monkeypatch.setattr(training, "cut_crops", lambda rows, store, settings, random: (np.array(random.random()),) * 3)
+    monkeypatch.setattr(training, "cut_crops", lambda *given: [(np.array(given[3].random()),) * 3])
     for number, seed in ((1, 0), (2, 0), (1, 1)):
-        drawn.append(make_batch(number, range(8), None, 4, seed)[0].item())
+        drawn.append(whole_batch(number, range(8), None, 4, seed)[0].item())
     assert len(set(drawn)) == 3
+
+
+def test_a_piece_of_a_batch_is_that_part_of_the_whole(store, demo_settings):
+    whole = whole_batch(2, store, demo_settings, size=6, seed=0)
+    for piece in make_batch(2, store, demo_settings, size=6, seed=0, pieces=[slice(4, 6)]):
+        assert all(part.equal(tensor[4:6]) for part, tensor in zip(piece, whole, strict=True))
+
+
+# ---- pieces, and several processes
+
+
+def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda norm, x: x)  # the only thing that sees a batch
+    once = replace(SCHEDULE, iterations=1)
+    (whole, curve), (pieces, same) = run(once), run(once, shared=replace(SHARED, device_batch=1))
+    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-5 * a.grad.abs().max().item())
+    assert curve[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-6)
+
+
+def test_two_processes_train_to_the_weights_of_one(demo_folder, tmp_path, monkeypatch):
+    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+    root = pipeline.project_root()
+    values["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {}}
+    schedule = {"batch_size": 4, "epochs": None, "iterations": 10, "warmup": 2}
+    values["datasets"]["demo"]["schedule"] |= schedule
+    values["models"]["tiny"] = {"block": "bottleneck", "depths": [1, 1, 1, 1]}
+    values["run"] = {"datasets": ["demo"], "models": ["tiny"], "seeds": [0]}
+    values["train"] |= {"precision": "float32", "device_batch": 2, "validations": 1}
+    weights = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        shutil.copytree(demo_folder, folder / "data/demo")
+        YAML(typ="safe").dump(values, folder / "params.yaml")
+        pipeline.prepare("demo")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", "rsnlib", "train", "--dataset", "demo", "--model", "tiny"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        weights.append(load_model(pipeline.weights_path("demo", "tiny", 0)).state_dict())
+    for (name, one), two in zip(weights[0].items(), weights[1].values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
+    assert pipeline.load_curve("demo", "tiny", 0)["iteration"].tolist() == list(range(1, 11))
+
+
+def test_more_processes_than_pieces_are_refused(monkeypatch):
+    monkeypatch.setattr(training.parallel, "world", lambda: 3)
+    assert [piece.start for piece in training.my_pieces(10, 4)] == [0]
+    with pytest.raises(UserError, match="of 10 people in pieces of 5 are 2 pieces, too few for 3 processes: lower"):
+        training.my_pieces(10, 5)
 
 
 # ---- the optimiser

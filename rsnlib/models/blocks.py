@@ -80,21 +80,22 @@ class Recomputable(nn.Module):
         return checkpoint(super().__call__, *inputs, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self):
-        """Around the first and around the second pass."""
-        return contextlib.nullcontext(), self._keep_statistics()
+        """Around the first and around the second pass, whose batch must not count twice in the running statistics."""
+        return contextlib.nullcontext(), kept_statistics(self)
 
-    @contextlib.contextmanager
-    def _keep_statistics(self):
-        """The second pass sees the same batch: it must not count twice in the running statistics."""
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, (momentum, batches) in zip(norms, before, strict=True):
-                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+@contextlib.contextmanager
+def kept_statistics(module):
+    """The batch norms of a module leave their running statistics as they are."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 BRANCHES = {"res2net": Res2Net, "residual_steps": ResidualSteps}
