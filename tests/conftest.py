@@ -1,6 +1,8 @@
 """What every test may use."""
 
+import contextlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
+from rsnlib import pipeline
 from rsnlib.config import load_params
 from rsnlib.datasets import People
 from rsnlib.datasets.demo import draw_people
@@ -48,6 +52,35 @@ def committed():
 def demo_settings(committed, demo_folder):
     """The committed settings of the demo data, for `demo_folder` and crops of 64 x 64."""
     return replace(committed.dataset("demo"), root=str(demo_folder), input_size=(64, 64))
+
+
+@pytest.fixture(scope="session")
+def trained_project(tmp_path_factory):
+    """A project folder with a few drawn people and two runs on them, the smallest there are, trained and evaluated."""
+    project = tmp_path_factory.mktemp("trained")
+    draw_people(project / "data" / "demo", train=12, val=6)
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    shape = {"depths": [1, 1, 1, 1]}
+    params["models"] = {"plain": shape | {"block": "bottleneck"}, "steps-prm": shape | {"attention": "prm"}}
+    params["run"] |= {"models": list(params["models"]), "seeds": [0]}
+    params["datasets"]["demo"]["input_size"] = [64, 64]
+    params["datasets"]["demo"]["schedule"]["batch_size"] = 4
+    params["train"] |= {"epochs": 1, "validations": 1}
+    YAML().dump(params, project / "params.yaml")
+    with contextlib.chdir(project):
+        pipeline.prepare("demo")
+        for model, seed in pipeline.runs("demo"):
+            pipeline.train("demo", model, seed)
+            pipeline.evaluate("demo", model, seed)
+    return project
+
+
+@pytest.fixture
+def project(trained_project, tmp_path, monkeypatch):
+    """A copy of `trained_project` of one's own, and the current folder in it."""
+    shutil.copytree(trained_project, tmp_path / "project", copy_function=os.link)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
 
 
 @pytest.fixture(scope="session")

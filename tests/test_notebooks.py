@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-FOR_A_PERSON = {"predict"}  # and not for the pipeline
+FOR_A_PERSON = {"explore", "predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
 
 

@@ -9,17 +9,23 @@ from rsnlib.metrics.coco import coco_ap, coco_results
 from rsnlib.metrics.errors import keypoint_errors, repair_gains
 from rsnlib.metrics.oks import nms, oks, suppress
 from rsnlib.metrics.pck import pck, pckh
+from rsnlib.metrics.persons import NEAR, box_distances, keypoint_accuracy, of_people, person_scores
 
 __all__ = [
+    "NEAR",
     "accuracy",
+    "box_distances",
     "coco_ap",
     "coco_results",
     "headline",
+    "keypoint_accuracy",
     "keypoint_errors",
     "nms",
+    "of_people",
     "oks",
     "pck",
     "pckh",
+    "person_scores",
     "repair_gains",
     "suppress",
 ]

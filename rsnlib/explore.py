@@ -1,0 +1,160 @@
+"""What notebooks/explore.ipynb shows, computed when asked for, then kept as long as the notebook runs; and its small
+runs, which lie below work/explore, away from the pipeline's."""
+
+from copy import copy
+from dataclasses import asdict, replace
+from functools import cache, lru_cache
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from rsnlib import cost
+from rsnlib.config import load_params, project_root
+from rsnlib.crops import read_image
+from rsnlib.metrics import NEAR, box_distances, coco_results
+from rsnlib.models.checkpoints import load_model, save_model
+from rsnlib.models.zoo import create_model
+from rsnlib.pipeline import load_store, predicted_people
+from rsnlib.predict import look_inside, predict_store
+from rsnlib.runtime import UserError, write_json
+from rsnlib.train import iterations, train
+
+JUDGED = 100  # people, the first of the validation split, on whom runs are compared
+
+
+def runs(dataset):
+    """{name: path of its weights} of all that was trained on a data set: by the pipeline, then by `try_model`."""
+    work = project_root() / "work"
+    folders = [work / "models" / dataset, work / "explore" / "models" / dataset]
+    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
+    if not found:
+        raise UserError(f"nothing is trained on {dataset} yet: run `make` or `dvc repro` first, then this cell again")
+    return found
+
+
+def predictions_path(weights):
+    """Where the predictions of weights are, for the pipeline's runs as for those of `try_model`."""
+    return weights.parents[2] / "predictions" / weights.parent.name / f"{weights.stem}.json"
+
+
+@cache
+def people(dataset):
+    """The validation people of a data set."""
+    return load_store(dataset, "val").people
+
+
+@lru_cache(maxsize=8)
+def network(weights):
+    """The network of a file of weights."""
+    return load_model(weights)
+
+
+@lru_cache(maxsize=128)
+def insight(dataset, weights, person):
+    """What a network makes of one validation person, an index: a predict.Insight."""
+    everyone = people(dataset)
+    return look_inside(network(weights), read_image(everyone.images[person]), everyone.boxes[person])
+
+
+@lru_cache(maxsize=64)
+def distances(dataset, weights):
+    """metrics.box_distances (P, K) of the validation people as predicted with some weights, infinite for people who
+    were not predicted."""
+    path = predictions_path(weights)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the stage `evaluate` writes it")
+    return box_distances(predicted_people(dataset, path)[1], people(dataset))
+
+
+def worst_first(dataset, weights, keypoint):
+    """The validation people of whom a keypoint is labelled and was predicted, the farthest off first."""
+    far = distances(dataset, weights)[:, keypoint]
+    return np.argsort(-np.where(np.isfinite(far), far, -1), kind="stable")[: np.isfinite(far).sum()]
+
+
+def mean_distances(dataset, weights):
+    """The mean of each validation person's `distances`, (P,); NaN where nothing is labelled."""
+    found = distances(dataset, weights)
+    labelled = (~np.isnan(found)).sum(axis=1)
+    return np.where(labelled > 0, np.nansum(found, axis=1) / np.maximum(1, labelled), np.nan)
+
+
+def most_different(first, second):
+    """The validation people whose mean distances (P,) under two runs are known, those who differ most first."""
+    apart = np.abs(first - second)
+    return np.argsort(-np.where(np.isfinite(apart), apart, -1), kind="stable")[: np.isfinite(apart).sum()]
+
+
+def describe(dataset, person):
+    """Who a validation person is."""
+    everyone = people(dataset)
+    labelled, keypoints = (everyone.visible[person] > 0).sum(), len(everyone.skeleton)
+    picture = f"annotation {everyone.ids[person]} in {Path(everyone.images[person]).name}"
+    return f"person {person}, {picture}, {labelled} of {keypoints} keypoints labelled"
+
+
+def compare(dataset):
+    """Every run on a data set, judged on the same validation people: a data frame, one row a run."""
+    rows = []
+    for name, weights in runs(dataset).items():
+        model = network(weights)
+        parameters, multiply_adds = cost.cost(model.architecture, model.keypoints, model.input_size)
+        row = {"run": name, "trained": model.about.get("tried", "as params.yaml says")}
+        row |= {
+            "parameters (M)": parameters / 1e6,
+            "multiply-adds (G)": multiply_adds / 1e9,
+            "right keypoints (%)": None,
+        }
+        if predictions_path(weights).is_file():
+            found = distances(dataset, weights)[:JUDGED]
+            row["right keypoints (%)"] = 100 * (found <= NEAR).sum() / max(1, (~np.isnan(found)).sum())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def try_model(dataset, architecture, name, epochs, most, report):
+    """Train a network briefly, on the first `most` training people, and predict the first JUDGED validation people;
+    returns the name of the run, a new one each time.
+
+    report: called with the share done, 0 to 1, and what is going on; what it raises ends the run without a trace
+    """
+    params = load_params()
+    settings = params.dataset(dataset)
+    store, validation = (
+        first_people(load_store(dataset, "train"), most),
+        first_people(load_store(dataset, "val"), JUDGED),
+    )
+    found = validation.people
+    schedule = replace(settings.schedule, epochs=float(epochs), iterations=None)
+    total = iterations(schedule, len(store))
+    schedule = replace(schedule, warmup=min(schedule.warmup, total // 10))
+
+    def log(row):
+        report(row["iteration"] / total, f"training, loss {row['loss']:.0f}")
+
+    report(0, "training")
+    torch.manual_seed(0)
+    model = create_model(asdict(architecture), len(found.skeleton), settings.input_size)
+    model, _ = train(model, store, settings, schedule, seed=0, train=replace(params.train, epochs=None), log=log)
+    report(1, f"predicting {len(found)} people")
+    keypoints, scores = predict_store(model, validation, params.evaluate.flip_test, settings.blur)
+    report(1, "done")
+
+    folder = project_root() / "work" / "explore" / "models" / dataset
+    files = (folder / f"{name}-try{number}.safetensors" for number in count(1))
+    weights = next(file for file in files if not file.exists())
+    write_json(predictions_path(weights), coco_results(found.image_ids, keypoints, scores, found.scores, found.boxes))
+    about = {"skeleton": found.skeleton.name, "enlarge": settings.enlarge, "blur": settings.blur}
+    save_model(model, weights, about | {"tried": f"{epochs} epochs, {len(store)} people"})
+    return weights.stem
+
+
+def first_people(store, most):
+    """A crop store with its first people alone, `most` of them at most."""
+    part, rows = copy(store), slice(most)
+    part.people = store.people.take(rows)
+    part.center, part.scale, part.matrices = store.center[rows], store.scale[rows], store.matrices[rows]
+    return part
