@@ -72,20 +72,21 @@ def distances(dataset, weights):
 def worst_first(dataset, weights, keypoint):
     """The validation people of whom a keypoint is labelled and was predicted, the farthest off first."""
     far = distances(dataset, weights)[:, keypoint]
-    return np.argsort(-np.where(np.isfinite(far), far, -1), kind="stable")[: np.isfinite(far).sum()]
+    if not np.isfinite(far).any():
+        name = people(dataset).skeleton.keypoints[keypoint]
+        raise UserError(f"{dataset}: nobody has a {name} both labelled and predicted")
+    return largest_first(far)
+
+
+def largest_first(values):
+    """The places of those of `values` that are finite, the largest value first."""
+    finite = np.isfinite(values)
+    return np.argsort(-np.where(finite, values, -np.inf), kind="stable")[: finite.sum()]
 
 
 def mean_distances(dataset, weights):
-    """The mean of each validation person's `distances`, (P,); NaN where nothing is labelled."""
-    found = distances(dataset, weights)
-    labelled = (~np.isnan(found)).sum(axis=1)
-    return np.where(labelled > 0, np.nansum(found, axis=1) / np.maximum(1, labelled), np.nan)
-
-
-def most_different(first, second):
-    """The validation people whose mean distances (P,) under two runs are known, those who differ most first."""
-    apart = np.abs(first - second)
-    return np.argsort(-np.where(np.isfinite(apart), apart, -1), kind="stable")[: np.isfinite(apart).sum()]
+    """The mean of each validation person's `distances`, (P,); NaN for people not labelled or not predicted."""
+    return np.ma.masked_invalid(distances(dataset, weights)).mean(axis=1).filled(np.nan)
 
 
 def describe(dataset, person):
@@ -100,19 +101,15 @@ def compare(dataset):
     """Every run on a data set, judged on the same validation people: a data frame, one row a run."""
     rows = []
     for name, weights in runs(dataset).items():
-        model = network(weights)
+        model, right = network(weights), None
         parameters, multiply_adds = cost.cost(model.architecture, model.keypoints, model.input_size)
-        row = {"run": name, "trained": model.about.get("tried", "as params.yaml says")}
-        row |= {
-            "parameters (M)": parameters / 1e6,
-            "multiply-adds (G)": multiply_adds / 1e9,
-            "right keypoints (%)": None,
-        }
         if predictions_path(weights).is_file():
             found = distances(dataset, weights)[:JUDGED]
-            row["right keypoints (%)"] = 100 * (found <= NEAR).sum() / max(1, (~np.isnan(found)).sum())
-        rows.append(row)
-    return pd.DataFrame(rows)
+            right = 100 * (found <= NEAR).sum() / max(1, (~np.isnan(found)).sum())
+        trained = model.about.get("tried", "as params.yaml says")
+        rows.append((name, trained, parameters / 1e6, multiply_adds / 1e9, right))
+    columns = ["run", "trained", "parameters (M)", "multiply-adds (G)", "right keypoints (%)"]
+    return pd.DataFrame(rows, columns=columns).astype({columns[-1]: float})
 
 
 def try_model(dataset, architecture, name, epochs, most, report):
@@ -123,10 +120,8 @@ def try_model(dataset, architecture, name, epochs, most, report):
     """
     params = load_params()
     settings = params.dataset(dataset)
-    store, validation = (
-        first_people(load_store(dataset, "train"), most),
-        first_people(load_store(dataset, "val"), JUDGED),
-    )
+    store = first_people(load_store(dataset, "train"), most)
+    validation = first_people(load_store(dataset, "val"), JUDGED)
     found = validation.people
     schedule = replace(settings.schedule, epochs=float(epochs), iterations=None)
     total = iterations(schedule, len(store))
@@ -140,7 +135,8 @@ def try_model(dataset, architecture, name, epochs, most, report):
     model = create_model(asdict(architecture), len(found.skeleton), settings.input_size)
     model, _ = train(model, store, settings, schedule, seed=0, train=replace(params.train, epochs=None), log=log)
     report(1, f"predicting {len(found)} people")
-    keypoints, scores = predict_store(model, validation, params.evaluate.flip_test, settings.blur)
+    how = params.evaluate.flip_test, settings.blur, params.evaluate.decoding
+    keypoints, scores = predict_store(model, validation, *how)
     report(1, "done")
 
     folder = project_root() / "work" / "explore" / "models" / dataset
@@ -148,7 +144,7 @@ def try_model(dataset, architecture, name, epochs, most, report):
     weights = next(file for file in files if not file.exists())
     write_json(predictions_path(weights), coco_results(found.image_ids, keypoints, scores, found.scores, found.boxes))
     about = {"skeleton": found.skeleton.name, "enlarge": settings.enlarge, "blur": settings.blur}
-    save_model(model, weights, about | {"tried": f"{epochs} epochs, {len(store)} people"})
+    save_model(model, weights, about | {"tried": f"people: {len(store)}, epochs: {epochs}"})
     return weights.stem
 
 

@@ -197,9 +197,9 @@ def effective_fields(fields):
     """
     columns = max(len(sizes) for _, sizes in fields.values())
     edge = max(max(sizes[-1]) for _, sizes in fields.values()) // 2 + 1
-    width, height = 1.6 * columns + 1.75, 1.85 * len(fields) + 0.4
+    width, height = 1.6 * columns + 1.95, 2 * len(fields) + 0.45
     figure, grid = plt.subplots(len(fields), columns, sharex=True, sharey=True, figsize=(width, height), squeeze=False)
-    figure.subplots_adjust(0.85 / width, 0.65 / height, 1 - 0.9 / width, 1 - 0.3 / height, 0.2, 0.4)
+    figure.subplots_adjust(0.85 / width, 0.65 / height, 1 - 1.1 / width, 1 - 0.4 / height, 0.2, 0.5)
     for row, (kind, (gradients, sizes)) in zip(grid, fields.items()):
         for axes in row[len(sizes) :]:
             axes.set_visible(False)
@@ -210,14 +210,14 @@ def effective_fields(fields):
             corner = -extent / 2, -extent / 2
             axes.add_patch(plt.Rectangle(corner, extent, extent, fill=False, color="white", linestyle="--"))
             seen = ", ".join(map(str, extents))
-            axes.set_title(seen if len(sizes) == 1 else f"branch {number}: {seen}", fontsize=9)
+            axes.set_title(seen if len(sizes) == 1 else f"branch {number}\n{seen}", fontsize=8)
             axes.set(facecolor="black", xticks=[-edge, 0, edge], yticks=[-edge, 0, edge])
             axes.set(xlim=(-edge - 0.5, edge + 0.5), ylim=(edge + 0.5, -edge - 0.5))
             axes.tick_params(labelsize=8, labelbottom=True)
         row[0].set_ylabel(kind)
     figure.supxlabel("cells of the block's input, from the middle", fontsize=10, y=0.05 / height)
-    bar = figure.add_axes([1 - 0.75 / width, 0.65 / height, 0.15 / width, 1 - 0.95 / height])
-    figure.colorbar(heat, bar).set_label("gradient, largest 1", fontsize=9)
+    bar = figure.add_axes([1 - 0.95 / width, 0.65 / height, 0.15 / width, 1 - 1.05 / height])
+    figure.colorbar(heat, bar, ticks=[0, 0.1, 0.25, 0.5, 1]).set_label("gradient, largest 1", fontsize=9)
     return figure
 
 

@@ -120,7 +120,7 @@ class People(Section):
         self.head = ipywidgets.SelectionSlider(
             options=figures.HEAD_NAMES, value="finest", description="head", continuous_update=False
         )
-        self.truth, self.views, self.about = picture(), (picture(), picture()), HTML()
+        self.truth, self.views, self.about = picture("jpeg"), (picture("jpeg"), picture("jpeg")), HTML()
         self.watch(self.run, self.beside, self.keypoint, self.place, self.stage, self.head)
         self.order.observe(lambda _: self.set(place=0), "value")
         controls = self.run, self.beside, self.keypoint, self.order, self.place, self.stage, self.head
@@ -132,12 +132,12 @@ class People(Section):
         seen = {name: explore.insight(self.dataset, runs[name], person) for name in chosen}
         with self.keeping_still():
             self.stage.max = max(len(each.heads) for each in seen.values())
-        self.truth.value = true_png(self.dataset, runs[chosen[0]], person)
+        self.truth.value = true_picture(self.dataset, runs[chosen[0]], person)
         self.views[1].layout.display = None if len(chosen) > 1 else "none"
         head, keypoint = self.head.index, self.keypoint.value
         for view, name in zip(self.views, chosen):
             stage = min(self.stage.value, len(seen[name].heads)) - 1
-            view.value = insight_png(self.dataset, runs[name], person, stage, head, keypoint)
+            view.value = insight_picture(self.dataset, runs[name], person, stage, head, keypoint)
         self.about.value = html.escape(explore.describe(self.dataset, person))
 
     def person(self):
@@ -182,14 +182,14 @@ class Comparison(Section):
         means = np.stack([explore.mean_distances(self.dataset, each) for each in weights])
         if names != self.listed:
             self.listed = names
-            order = explore.most_different(*means)[:LISTED]
+            order = explore.largest_first(abs(means[0] - means[1]))[:LISTED]
             rows = [(f"person {p}: {100 * means[0, p]:.1f}, {100 * means[1, p]:.1f}", int(p)) for p in order]
             with self.keeping_still():
                 self.differing.options = rows
         near = self.near.value / 100
         shares = [keypoint_accuracy(explore.distances(self.dataset, each), near) for each in weights]
         skeleton = explore.people(self.dataset).skeleton
-        self.errors.value = png(figures.two_runs(shares, means, names, skeleton, near, self.differing.value))
+        self.errors.value = encoded(figures.two_runs(shares, means, names, skeleton, near, self.differing.value))
 
     def pick(self, _):
         if not self.still and self.differing.value is not None:
@@ -225,14 +225,14 @@ class Designer(Section):
             control.style.description_width = "6rem"
             control.continuous_update = False
         self.costs, self.fields = HTML(), picture()
-        self.take()
-        self.start.observe(lambda _: (self.take(), self.react(None)), "value")
-        self.watch(*controls, self.input)
+        self.take(None)
+        self.start.observe(self.take, "value")
+        self.watch(self.start, *controls, self.input)
         return Box([self.start, *controls, self.input], layout=WRAPPED), self.costs, self.fields
 
-    def take(self):
+    def take(self, _):
         """Start again from the chosen line of params.yaml."""
-        with self.keeping_still():
+        with self.telling(), self.keeping_still():
             for name in self.CHOSEN:
                 getattr(self, name).value = getattr(self.models[self.start.value], name)
 
@@ -243,15 +243,14 @@ class Designer(Section):
         return Architecture(**kept | {name: getattr(self, name).value for name in self.CHOSEN})
 
     def redraw(self):
-        design = self.architecture
-        counts = cost.cost(design, 17, self.input.value)
-        before = cost.cost(self.models[self.start.value], 17, self.input.value)
-        (parameters, multiply_adds), shares = counts, [100 * now / then for now, then in zip(counts, before)]
+        design, before = self.architecture, self.models[self.start.value]
+        parameters, multiply_adds = cost.cost(design, 17, self.input.value)
+        then = cost.cost(before, 17, self.input.value)
         self.costs.value = (
-            f"<b>{parameters / 1e6:.2f} M</b> parameters, {shares[0]:.0f} % of {self.start.value}; "
-            f"<b>{multiply_adds / 1e9:.2f} G</b> multiply-adds a person, {shares[1]:.0f} %"
+            f"<b>{parameters / 1e6:.2f} M</b> parameters, {100 * parameters / then[0]:.0f} % of {self.start.value}; "
+            f"<b>{multiply_adds / 1e9:.2f} G</b> multiply-adds a person, {100 * multiply_adds / then[1]:.0f} %"
         )
-        self.fields.value = fields_png(design.block, cost.branch_count(design))
+        self.fields.value = fields_picture(design.block, cost.branch_count(design))
 
 
 class SmallRun(Section):
@@ -262,11 +261,9 @@ class SmallRun(Section):
         self.dataset, self.designer, self.others = dataset, designer, others
         self.thread, self.cancelled = None, threading.Event()
         most = len(pipeline.load_store(dataset, "train"))
-        self.model = Dropdown(
-            options=[*load_params().models, DESIGNED], value=designer.start.value, description="model"
-        )
-        self.epochs = IntSlider(2, 1, 20, description="epochs")
-        self.people = IntSlider(min(200, most), 1, most, description="people")
+        self.model = Dropdown(options=[*load_params().models, DESIGNED], description="model")
+        self.epochs = IntSlider(4, 1, 20, description="epochs")
+        self.people = IntSlider(min(500, most), 1, most, description="people")
         self.start = ipywidgets.Button(description="start", icon="play")
         self.cancel = ipywidgets.Button(description="cancel", icon="stop", disabled=True)
         self.progress, self.doing = ipywidgets.FloatProgress(max=1), HTML()
@@ -314,37 +311,39 @@ class Cancelled(Exception):
     """The user has had enough of a small run."""
 
 
-def picture():
-    """A place for a PNG."""
-    layout = Layout(max_width="100%", object_fit="contain", align_self="flex-start")
-    return ipywidgets.Image(format="png", layout=layout)
+def picture(kind="png"):
+    """A place for a picture: of a drawing, "png", or of photographs, "jpeg"."""
+    layout = Layout(max_width="100%", margin="0", object_fit="contain", align_self="flex-start")
+    return ipywidgets.Image(format=kind, layout=layout)
 
 
-def png(figure):
-    """A figure as the bytes of a PNG, written quickly."""
+def encoded(figure, kind="png"):
+    """A figure as the bytes of such a picture, quickly."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})
+    options = {"compress_level": 1} if kind == "png" else {"quality": 92}
+    figure.savefig(file, format=kind, dpi=100, pil_kwargs=options)
     plt.close(figure)
     return file.getvalue()
 
 
 @lru_cache(maxsize=64)
-def true_png(dataset, weights, person):
+def true_picture(dataset, weights, person):
     """figures.true_person of a validation person, in the crop that a network sees."""
     people, seen = explore.people(dataset), explore.insight(dataset, weights, person)
     truth = transform(seen.matrix, people.keypoints[person])
-    return png(figures.true_person(seen.crop, truth, people.visible[person], people.skeleton, f"person {person}"))
+    drawn = figures.true_person(seen.crop, truth, people.visible[person], people.skeleton, f"person {person}")
+    return encoded(drawn, "jpeg")
 
 
 @lru_cache(maxsize=256)
-def insight_png(dataset, weights, person, stage, head, keypoint):
+def insight_picture(dataset, weights, person, stage, head, keypoint):
     """figures.insight of a network and a validation person."""
     people, seen = explore.people(dataset), explore.insight(dataset, weights, person)
     truth = transform(seen.matrix, people.keypoints[person]), people.visible[person]
-    return png(figures.insight(seen, stage, head, keypoint, *truth, people.skeleton, weights.stem))
+    return encoded(figures.insight(seen, stage, head, keypoint, *truth, people.skeleton, weights.stem), "jpeg")
 
 
 @lru_cache(maxsize=32)
-def fields_png(block, branches):
+def fields_picture(block, branches):
     """figures.effective_fields of a kind of block."""
-    return png(figures.effective_fields(pipeline.untrained_fields([(block, branches)])))
+    return encoded(figures.effective_fields(pipeline.untrained_fields([(block, branches)])))

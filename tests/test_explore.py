@@ -60,9 +60,14 @@ def test_the_worst_of_a_keypoint_come_first(project):
     assert far[worst].tolist() == sorted(far[worst], reverse=True)
 
 
-def test_people_on_whom_two_runs_differ_most_come_first():
-    order = explore.most_different(np.array([0.1, 0.2, np.nan, 0.3]), np.array([0.1, 0.5, 0.1, 0.2]))
-    assert order.tolist() == [1, 3, 0]
+def test_what_is_not_known_has_no_place_among_the_largest():
+    assert explore.largest_first(np.array([0.0, 0.2, np.nan, 0.3, np.inf, 0.2])).tolist() == [3, 1, 5, 0]
+
+
+def test_a_keypoint_that_nobody_has_is_named(project, monkeypatch):
+    monkeypatch.setattr(explore, "distances", lambda *_: np.full((6, 17), np.nan))
+    with pytest.raises(UserError, match="demo: nobody has a nose"):
+        explore.worst_first("demo", explore.runs("demo")["plain-0"], 0)
 
 
 def test_a_run_not_evaluated_yet_is_named(project):
@@ -85,7 +90,7 @@ def test_a_small_run_is_new_each_time_and_leaves_the_pipelines_alone(project):
     assert list(explore.runs("demo")) == ["plain-0", "steps-prm-0", *names]
     shares, doing = zip(*said[: len(said) // 2])
     assert list(shares) == sorted(shares) and shares[-1] == 1 and any("loss" in what for what in doing)
-    assert explore.compare("demo")["trained"].tolist()[2] == "1 epochs, 4 people"
+    assert explore.compare("demo")["trained"].tolist()[2] == "people: 4, epochs: 1"
 
 
 def test_a_run_that_is_stopped_leaves_nothing(project):
@@ -204,7 +209,7 @@ def test_a_small_run_joins_the_table_and_the_runs_to_choose_from(people):
     small.start.click()
     small.thread.join()
     assert small.problem.value == "" and (small.progress.value, small.doing.value) == (1, "done")
-    assert "designed-try1" in small.table.value and "1 epochs, 4 people" in small.table.value
+    assert "designed-try1" in small.table.value and "people: 4, epochs: 1" in small.table.value
     assert "designed-try1" in people.run.options and "designed-try1" in comparison.second.options
     assert people.run.value == chosen and not small.start.disabled and small.cancel.disabled
     assert explore.network(explore.runs("demo")["designed-try1"]).architecture.branches == 2

@@ -1,5 +1,6 @@
-"""What readers see: tables with published numbers beside ours, and figures."""
+"""What readers see: tables with published numbers beside ours, and figures, with what is drawn in them."""
 
+import shutil
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -7,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from ruamel.yaml import YAML
 
-from rsnlib import figures
+from rsnlib import figures, pipeline
+from rsnlib.config import Architecture
+from rsnlib.cost import cost
 from rsnlib.metrics.coco import FIGURES
 from rsnlib.predict import Insight
-from rsnlib.runtime import UserError
+from rsnlib.runtime import UserError, read_json, write_json
 from rsnlib.skeletons import COCO
 from rsnlib.tables import base_model, caption, figure_names, published, results_table, write_table
 
@@ -270,7 +274,7 @@ def test_effective_fields_lie_in_their_squares():
     fields = {"bottleneck": (gradients[:1], [[3]]), "residual steps": (gradients, [[3], [5, 7]])}
     grid = figures.effective_fields(fields).axes
     assert [axes.get_visible() for axes in grid[:4]] == [True, False, True, True]
-    assert [grid[place].get_title() for place in (0, 2, 3)] == ["3", "branch 1: 3", "branch 2: 5, 7"]
+    assert [grid[place].get_title() for place in (0, 2, 3)] == ["3", "branch 1\n3", "branch 2\n5, 7"]
     np.testing.assert_array_equal(grid[3].images[0].get_array(), gradients[1])
     (square,) = grid[3].patches
     assert (square.get_x(), square.get_width()) == (-3.5, 7)
@@ -352,3 +356,56 @@ def test_two_runs_are_two_marks_a_keypoint_and_a_dot_a_person():
     dots, _, ring = right.lines
     assert dots.get_xydata().tolist() == [[1, 3], [2, 1]] and ring.get_xydata().tolist() == [[2, 1]]
     assert "within 5 %" in left.get_xlabel() and right.get_ylabel() == "b (%)"
+
+
+# ---- what pipeline gives the figures
+
+
+@pytest.fixture
+def published_project(project):
+    """`project` with data and runs as if they were COCO's, and two models of the paper."""
+    for folder in ("work/crops", "work/models", "work/predictions", "results"):
+        shutil.copytree(project / folder / "demo", project / folder / "coco")
+    params = YAML(typ="safe").load(project / "params.yaml")
+    params["datasets"]["coco"] = params["datasets"]["demo"]
+    params["run"]["datasets"] = ["demo", "coco"]
+    params["models"] |= {"rsn18": {"block": "residual_steps"}, "res18": {"block": "bottleneck"}}
+    YAML().dump(params, project / "params.yaml")
+    return project
+
+
+def test_runs_stand_beside_published_networks_of_the_same_data_alone(published_project):
+    ours, all_of_coco = pipeline.costs("demo"), pipeline.costs("coco")
+    assert ours[["model", "source", "input"]].values.tolist() == [
+        ["plain", "this run", "64x64"],
+        ["steps-prm", "this run", "64x64"],
+    ]
+    pd.testing.assert_frame_equal(all_of_coco[all_of_coco["source"] == "this run"].reset_index(drop=True), ours)
+    published_ones = all_of_coco[all_of_coco["source"] != "this run"].set_index(["model", "source"])
+    assert set(published_ones.index.get_level_values("model")) == {"rsn18", "res18"}
+    assert published_ones.loc[("rsn18", "MMPose"), "accuracy"] == 70.4
+    np.testing.assert_allclose(published_ones.loc["rsn18", "multiply_adds"], cost(Architecture())[1] / 1e9)
+
+
+def test_every_seed_has_its_curve(project):
+    curves = pipeline.load_curves("demo")
+    assert curves.groupby(["model", "seed"]).size().tolist() == [3, 3]  # three batches of four
+    assert curves["val_AP"].notna().sum() == 2
+
+
+def test_accuracy_by_keypoint_is_that_of_the_predictions(project):
+    path = pipeline.predictions_path("demo", "plain", 0)
+    results, people = read_json(path), pipeline.load_store("demo", "val").people
+    truth = np.concatenate([people.keypoints, np.ones((6, 17, 1))], axis=2)
+    truth[:3, 9, 0] += people.boxes[:3, 2:].max(axis=1)  # half of the left wrists are a box's side off
+    write_json(path, [result | {"keypoints": points.ravel().tolist()} for result, points in zip(results, truth)])
+    table = pipeline.accuracy_by_keypoint("demo").query("model == 'plain'").set_index("keypoint")["accuracy"]
+    right = 100 * (people.visible[3:, 9] > 0).sum() / (people.visible[:, 9] > 0).sum()
+    assert table["left_wrist"] == pytest.approx(right) and table["nose"] == 100
+
+    rows = pipeline.best_and_worst("demo", "plain", 0, count=2)
+    assert list(rows) == ["best", "median", "worst"] and all(len(people) == 2 for people in rows.values())
+    crop, keypoints, _, predicted, title = rows["best"][0]
+    assert title == "similarity 1.00" and crop.shape == (64, 64, 3)
+    np.testing.assert_allclose(predicted, keypoints)
+    assert rows["worst"][-1][4] < title
