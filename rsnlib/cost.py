@@ -1,19 +1,25 @@
 """What a network costs, beside what was published, and how far its blocks see."""
 
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsnlib.models.blocks import BRANCHES, ConvNorm
-from rsnlib.models.network import Network
+from rsnlib.models.blocks import BRANCHES, ConvNorm, make_block
+from rsnlib.models.network import WIDTHS, Network, draw_weights
 
 PUBLISHED = Path(__file__).parent / "published.csv"
 INPUT = (256, 192)
+BLOCKS = ("bottleneck", *BRANCHES)
+FARTHEST = 12  # cells from the middle that are shown of an effective receptive field
+DRAWN = 8  # untrained blocks that are averaged
 
 
+@cache
 def cost(architecture, keypoints=17, input_size=INPUT):
     """(parameters, multiply-adds for one crop) of a network: torch's flop counter on a network without memory."""
     with torch.device("meta"):
@@ -54,13 +60,17 @@ def receptive_fields(models):
 
     models: {name: Architecture}; their different blocks are listed once
     """
-    blocks = dict.fromkeys((a.block, 1 if a.block == "bottleneck" else a.branches) for a in models.values())
+    blocks = dict.fromkeys((a.block, branch_count(a)) for a in models.values())
     rows = []
     for block, branches in sorted(blocks):
-        counts = paths(block, branches)
-        sizes = [", ".join(str(2 * steps + 1) for steps in line.nonzero().flatten().tolist()) for line in counts]
+        sizes = [", ".join(map(str, branch)) for branch in field_sizes(block, branches)]
         rows.append({"block": block, "branches": branches} | dict(enumerate(sizes, 1)))
     return pd.DataFrame(rows).fillna("")
+
+
+def field_sizes(block, branches):
+    """The sizes of the receptive fields that reach the end of each branch of a block: a list of lists."""
+    return [(2 * line.nonzero().flatten() + 1).tolist() for line in paths(block, branches)]
 
 
 def paths(block, branches):
@@ -85,3 +95,50 @@ class OneFurther(nn.Module):
 
     def forward(self, ways):
         return ways.roll(1, dims=-1)
+
+
+def effective_fields(network, images):
+    """What the ends of the branches of a network's first block really look at: `block_fields` of images (N, 3, H, W),
+    normalised."""
+    with torch.no_grad():
+        cells = network.pool(network.stem(images))
+    return block_fields(network.stages[0].down[0][0], branch_count(network.architecture), cells)
+
+
+def block_fields(block, branches, cells):
+    """The gradients of the middle unit at the end of each branch of a block by the block's input, around the middle:
+    (branches, size, size), root mean square over cells and channels, the largest 1 (after Luo et al., "Understanding
+    the effective receptive field", NeurIPS 2016).
+
+    cells: (N, in_channels, h, w), the block's input; size: odd, at most 2 FARTHEST + 1
+    """
+    cells = cells.clone().requires_grad_()
+    ends = block.middle(block.reduce(cells)).chunk(branches, dim=1)
+    row, column = cells.shape[2] // 2, cells.shape[3] // 2
+    half = min(FARTHEST, (min(cells.shape[2:]) - 1) // 2)
+    fields = []
+    for end in ends:
+        (gradient,) = torch.autograd.grad(end[:, :, row, column].sum(), cells, retain_graph=True)
+        field = gradient.square().mean(dim=(0, 1)).sqrt()
+        field = field[row - half : row + half + 1, column - half : column + half + 1]
+        fields.append((field / field.max()).numpy())
+    return np.stack(fields)
+
+
+def branch_count(architecture):
+    """How many branches the blocks have; a bottleneck is one."""
+    return 1 if architecture.block == "bottleneck" else architecture.branches
+
+
+@cache
+def untrained_fields(kind, branches):
+    """`block_fields` of noise and a kind of block, root mean square over untrained blocks."""
+    width, side, squares = WIDTHS[0], 2 * FARTHEST + 1, []
+    for seed in range(DRAWN):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            block = make_block(kind, width, width, 1, 1, branches, width // branches, "input").eval()
+            draw_weights(block)
+            squares.append(block_fields(block, branches, torch.rand(1, width, side, side)) ** 2)
+    fields = np.mean(squares, axis=0) ** 0.5
+    return fields / fields.max(axis=(1, 2), keepdims=True)

@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.collections import LineCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import LogLocator, NullLocator
 
 SIDES = {"left": "#0072B2", "right": "#E69F00", "middle": "#F0F0F0"}
+INK = {"left": "#0072B2", "right": "#B87F00", "middle": "#555555"}  # the sides on white: the darker, to be read
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
 KINDS = {"good": "#DDDDDD", "jitter": "#56B4E9", "mirror swap": "#E69F00", "person swap": "#CC79A7", "miss": "#D55E00"}
 GROUPED_BY = {  # columns `by` of metrics.ap_by_group, in words
@@ -21,6 +24,7 @@ GROUPED_BY = {  # columns `by` of metrics.ap_by_group, in words
     "hidden": "share of labelled keypoints that are hidden",
     "in another's box": "share of the person's box that lies in another's",
 }
+MARKERS = "osD^vPX"
 HEAT = "magma"
 HEAD_NAMES = ("coarsest", "coarse", "fine", "finest")
 
@@ -103,18 +107,9 @@ def heatmaps_by_head(crop, heads, keypoint, name):
         _picture(grid[stage, 0], crop)
         grid[stage, 0].set_ylabel(f"stage {stage + 1}")
         for head in range(4):
-            axes = grid[stage, head + 1]
-            _picture(axes, np.mean(crop, axis=2), cmap="gray")
-            heat = axes.imshow(
-                heads[stage, head, keypoint],
-                cmap=HEAT,
-                vmin=0,
-                vmax=255,
-                alpha=0.65,
-                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            )
+            heat = draw_heatmap(grid[stage, head + 1], crop, heads[stage, head, keypoint])
             if stage == 0:
-                axes.set_title(HEAD_NAMES[head])
+                grid[stage, head + 1].set_title(HEAD_NAMES[head])
     grid[0, 0].set_title(name)
     figure.colorbar(heat, ax=grid, label="heatmap (255 is certain)", shrink=0.8)
     return figure
@@ -124,11 +119,9 @@ def heatmaps_by_keypoint(crop, heatmaps, skeleton):
     """Every keypoint's final heatmap (K, h, w) over the crop."""
     height, width = crop.shape[:2]
     figure, grid = _grid(len(skeleton), 9, height / width)
-    for axes, name, heatmap in zip(grid, skeleton.keypoints, heatmaps, strict=False):
-        _picture(axes, np.mean(crop, axis=2), cmap="gray")
-        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        axes.imshow(heatmap, cmap=HEAT, vmin=0, vmax=255, alpha=0.65, extent=extent)
-        axes.set_title(name.replace("_", " "), fontsize=8)
+    for axes, name, heatmap in zip(grid, names_of(skeleton), heatmaps, strict=False):
+        draw_heatmap(axes, crop, heatmap)
+        axes.set_title(name, fontsize=8)
     return figure
 
 
@@ -160,18 +153,23 @@ def box_sizes(people):
 
 
 def training_curves(curves, figure_name):
-    """Loss, validation accuracy and learning rate against the epoch; curves: {run: data frame of load_curve}."""
+    """Loss, validation accuracy and learning rate against the epoch, a line a model; where it has several seeds, their
+    mean in a band from the lowest to the highest.
+
+    curves: a data frame, the rows of pipeline.load_curve of every run with its model and seed
+    """
     figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for color, (name, curve) in zip(cycle(PALETTE), curves.items()):
-        loss.plot(curve["epoch"], curve["loss"], color=color, label=name)
-        validated = curve.dropna(subset=[f"val_{figure_name}"])
-        accuracy.plot(validated["epoch"], validated[f"val_{figure_name}"], "o-", color=color, label=name)
-        rate.plot(curve["epoch"], curve["learning_rate"], color=color)
+    validated = curves.dropna(subset=[f"val_{figure_name}"])
+    options = {"x": "epoch", "hue": "model", "palette": _colors(curves["model"]), "errorbar": ("pi", 100)}
+    sns.lineplot(curves, y="loss", ax=loss, **options)
+    sns.lineplot(validated, y=f"val_{figure_name}", marker="o", markeredgewidth=0, ax=accuracy, legend=False, **options)
+    sns.lineplot(curves, y="learning_rate", ax=rate, legend=False, **options)
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     unit = "" if figure_name == "AP" else " (%)"
     accuracy.set(xlabel="epoch", ylabel=f"validation {figure_name}{unit}, without flip test", ylim=(0, None))
     rate.set(xlabel="epoch", ylabel="learning rate")
-    loss.legend(frameon=False)
+    seeds = curves["seed"].nunique()
+    loss.legend(frameon=False, title=f"mean and range of {seeds} seeds" if seeds > 1 else None)
     return figure
 
 
@@ -252,6 +250,246 @@ def _bars(axes, table, value, rows):
 def _unit(figure_name):
     """What follows a figure's name on an axis: AP is a fraction, PCK's mean per cent."""
     return "" if figure_name == "AP" else " (%)"
+
+
+def attention(crop, channel, position, skeleton, title):
+    """What the Pose Refine Machine of one head weighs for one person: a number a keypoint, and a map over the picture.
+
+    crop: (H, W, 3) uint8; channel: (K,), position: (K, h, w), both from 0 to 1
+    """
+    columns, (height, width) = 6, crop.shape[:2]
+    rows = -(-len(skeleton) // columns)
+    size = 3.4 + 1.3 * columns, rows * (1.1 * height / width + 0.2) + 0.7
+    figure = plt.figure(figsize=size, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[3.4, 1.3 * columns + 0.4])
+    axes = left.subplots()
+    axes.barh(names_of(skeleton), channel, color=[INK[skeleton.side(index)] for index in range(len(skeleton))])
+    axes.invert_yaxis()
+    axes.set(xlabel="channel weight", xlim=(0, 1))
+    grid = list(right.subplots(rows, columns, squeeze=False).flat)
+    for cell in grid[len(skeleton) :]:
+        cell.set_visible(False)
+    for cell, name, weights in zip(grid, names_of(skeleton), position):
+        heat = draw_heatmap(cell, crop, weights, 1)
+        cell.set_title(name, fontsize=8)
+    right.colorbar(heat, ax=grid, label="position weight", shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
+def effective_fields(fields):
+    """What the ends of the branches of each kind of block look at, a row a kind, a column a branch.
+
+    fields: {kind: (gradients (branches, size, size), their largest 1; the sizes of the receptive fields of each branch,
+        as cost.field_sizes gives them)}; the squares are the largest of these
+    """
+    columns = max(len(sizes) for _, sizes in fields.values())
+    edge = max(max(sizes[-1]) for _, sizes in fields.values()) // 2 + 1
+    width, height = 1.6 * columns + 1.95, 2 * len(fields) + 0.45
+    figure, grid = plt.subplots(len(fields), columns, sharex=True, sharey=True, figsize=(width, height), squeeze=False)
+    figure.subplots_adjust(0.85 / width, 0.65 / height, 1 - 1.1 / width, 1 - 0.4 / height, 0.2, 0.5)
+    for row, (kind, (gradients, sizes)) in zip(grid, fields.items()):
+        for axes in row[len(sizes) :]:
+            axes.set_visible(False)
+        for number, (axes, gradient, extents) in enumerate(zip(row, gradients, sizes), start=1):
+            half, extent = gradient.shape[0] / 2, max(extents)
+            square = (-half, half, half, -half)
+            heat = axes.imshow(gradient, cmap=HEAT, norm=PowerNorm(0.5, 0, 1), extent=square)
+            corner = -extent / 2, -extent / 2
+            axes.add_patch(plt.Rectangle(corner, extent, extent, fill=False, color="white", linestyle="--"))
+            seen = ", ".join(map(str, extents))
+            axes.set_title(seen if len(sizes) == 1 else f"branch {number}\n{seen}", fontsize=8)
+            axes.set(facecolor="black", xticks=[-edge, 0, edge], yticks=[-edge, 0, edge])
+            axes.set(xlim=(-edge - 0.5, edge + 0.5), ylim=(edge + 0.5, -edge - 0.5))
+            axes.tick_params(labelsize=8, labelbottom=True)
+        row[0].set_ylabel(kind)
+    figure.supxlabel("cells of the block's input, from the middle", fontsize=10, y=0.05 / height)
+    bar = figure.add_axes([1 - 0.95 / width, 0.65 / height, 0.15 / width, 1 - 1.05 / height])
+    figure.colorbar(heat, bar, ticks=[0, 0.1, 0.25, 0.5, 1]).set_label("gradient, largest 1", fontsize=9)
+    return figure
+
+
+def accuracy_against_cost(table, figure_name):
+    """Accuracy against multiply-adds, a mark a network, a colour a source; the networks of one family and source, which
+    differ by their stages, are joined by a line. Several seeds of a run are their mean and range.
+
+    table: a data frame with columns model, source, input, multiply_adds (G) and accuracy (%)
+    """
+    figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
+    keys = ["source", "model", "input", "multiply_adds"]
+    points = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "min", "max"]).reset_index()
+    points["family"] = points["model"].str.replace(r"^\dx", "", regex=True) + points["input"]
+    usual = table["input"].mode()[0]
+    for index, (source, color) in enumerate(_colors(table["source"]).items()):
+        here = points[points["source"] == source]
+        style = {"marker": MARKERS[index], "markersize": 6 + 3 * (index % 2), "fillstyle": "none", "color": color}
+        for _, line in here.sort_values("multiply_adds").groupby("family"):
+            axes.plot(line["multiply_adds"], line["mean"], markeredgewidth=1.6, **style)
+        axes.lines[-1].set_label(source)
+        axes.vlines(here["multiply_adds"], here["min"], here["max"], color=color)
+        above = index % 2 == 0  # beside the mark, neighbouring sources on opposite sides
+        place = {"xytext": (-5, 3), "ha": "right"} if above else {"xytext": (5, -3), "ha": "left", "va": "top"}
+        for point in here.itertuples():
+            name = point.model.removesuffix(f"-{source.lower()}")
+            name = name if point.input == usual else f"{name} {point.input}"
+            spot = (point.multiply_adds, point.mean)
+            axes.annotate(name, spot, color=color, fontsize=8, textcoords="offset points", **place)
+    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}", ylabel=f"{figure_name} (%)")
+    axes.margins(0.12)
+    if table["multiply_adds"].max() > 4 * table["multiply_adds"].min():
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+    if table["source"].nunique() > 1:
+        axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def predictions(rows, skeleton):
+    """The truth and the prediction of people side by side, a row a kind of people.
+
+    rows: {kind: [(crop (H, W, 3), true keypoints (K, 2) in it, visible (K,), predicted keypoints (K, 2), title)]}
+    """
+    columns = max(map(len, rows.values()))
+    height, width = next(iter(rows.values()))[0][0].shape[:2]
+    size = 2.7 * columns + 0.4, (1.3 * height / width + 0.3) * len(rows) + 0.3
+    figure, grid = plt.subplots(len(rows), 2 * columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for line, (kind, people) in zip(grid, rows.items()):
+        for column, (crop, truth, visible, predicted, title) in enumerate(people):
+            for axes, keypoints in zip(line[2 * column :], (truth, predicted)):
+                axes.set_visible(True)
+                _picture(axes, crop)
+                draw_skeleton(axes, keypoints, np.where(visible > 0, 2, 0), skeleton, width=1.5)
+            line[2 * column].set_title("truth", fontsize=8)
+            line[2 * column + 1].set_title(title, fontsize=8)
+        line[0].set_ylabel(kind)
+    return figure
+
+
+def keypoint_accuracy(table, skeleton, ylabel):
+    """How often each keypoint is right, a mark a model, its seeds' mean and range.
+
+    table: a data frame with columns model, seed, keypoint (as the skeleton names it) and accuracy (%)
+    """
+    models = table["model"].nunique()
+    size = 9, len(skeleton) * max(0.22, 0.09 * models) + 0.9
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    options = {"order": list(skeleton.keypoints), "hue": "model", "palette": _colors(table["model"])}
+    marks = [MARKERS[index % len(MARKERS)] for index in range(models)]
+    style = {"markers": marks, "linestyle": "none", "markersize": 5, "errorbar": ("pi", 100), "dodge": 0.5}
+    sns.pointplot(table, x="accuracy", y="keypoint", err_kws={"linewidth": 1.5}, ax=axes, **options, **style)
+    axes.set_yticks(range(len(skeleton)), names_of(skeleton))
+    axes.set(xlabel=ylabel, ylabel="", xlim=(None, 100))
+    axes.grid(axis="y", alpha=0.4)
+    axes.legend(frameon=False, title=None, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def insight(seen, stage, head, keypoint, truth, visible, skeleton, title):
+    """What one head of a network makes of a person: the skeleton read from it, one keypoint's heatmap and, where the
+    head has a Pose Refine Machine, what this weighs.
+
+    seen: a predict.Insight; stage, head, keypoint: indices
+    truth: (K, 2) in crop pixels, marked where visible (K,)
+    """
+    panels = 3 if (stage, head) in seen.attention else 2
+    figure, (pose, heat, *weights) = _panels(seen.crop, panels, title)
+    _picture(pose, seen.crop)
+    draw_skeleton(pose, seen.keypoints[stage, head], np.full(len(skeleton), 2), skeleton)
+    pose.set_title(f"stage {stage + 1}, {HEAD_NAMES[head]} head", fontsize=9)
+    draw_heatmap(heat, seen.crop, seen.heads[stage, head, keypoint])
+    name = names_of(skeleton)[keypoint]
+    heat.set_title(f"{name}, score {seen.scores[stage, head, keypoint]:.2f}", fontsize=9)
+    for axes in weights:
+        channel, position = seen.attention[stage, head]
+        draw_heatmap(axes, seen.crop, position[keypoint], 1)
+        axes.set_title(f"position weight, channel {channel[keypoint]:.2f}", fontsize=9)
+    for axes in (pose, heat):
+        _mark(axes, seen.keypoints[stage, head, keypoint], "+")
+        if visible[keypoint]:
+            _mark(axes, truth[keypoint], "o")
+    return figure
+
+
+def true_person(crop, keypoints, visible, skeleton, title):
+    """A crop with its true keypoints, to stand beside `insight`."""
+    figure, (axes,) = _panels(crop, 1, title)
+    _picture(axes, crop)
+    draw_skeleton(axes, keypoints, visible, skeleton)
+    axes.set_title("truth; rings are hidden keypoints", fontsize=9)
+    return figure
+
+
+def _panels(crop, count, title):
+    """A figure for `count` pictures of a crop's aspect in a row, quick to draw."""
+    height = 2.2 * crop.shape[0] / crop.shape[1]
+    figure, grid = plt.subplots(1, count, figsize=(2.3 * count, height + 0.6), squeeze=False)
+    figure.subplots_adjust(0.01, 0.01, 0.99, height / (height + 0.6), 0.04, 0)
+    figure.suptitle(title, fontsize=10)
+    return figure, grid[0]
+
+
+def _mark(axes, point, marker):
+    """A keypoint as a cross (read) or a ring (true), to be seen on any ground."""
+    for color, width in (("black", 3.5), ("white", 1.5)):
+        face = {} if marker == "+" else {"facecolors": "none"}
+        axes.scatter(*point, s=90, marker=marker, color=color, linewidths=width, zorder=4, **face)
+
+
+def two_runs(accuracies, distances, names, skeleton, near, person=None):
+    """How two runs differ: each keypoint's accuracy, and how far each person's keypoints are off.
+
+    accuracies: (2, K), per cent, of keypoints within `near`, a share of the box's longer side
+    distances: (2, P), mean over a person's keypoints, in the same unit; person: an index, ringed
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.2 * len(skeleton) + 1), width_ratios=[3, 2])
+    figure.subplots_adjust(0.14, 0.17, 0.99, 0.98, 0.22)
+    rows = np.arange(len(skeleton))
+    left.hlines(rows, *accuracies, color="lightgrey", zorder=0)
+    for values, name, color, marker in zip(accuracies, names, PALETTE, MARKERS):
+        left.plot(values, rows, marker, color=color, label=name)
+    left.set_yticks(rows, names_of(skeleton))
+    left.invert_yaxis()
+    left.set_xlabel(f"keypoints within {100 * near:g} % of the box's longer side (%)")
+    left.legend(frameon=False)
+    shown = distances[:, np.isfinite(distances).all(axis=0)]
+    if shown.size:
+        right.plot(*100 * shown, ".", color="grey", alpha=0.6)
+        ends = 100 * shown.min(), 100 * shown.max()
+        right.plot(ends, ends, color="black", linewidth=0.8)
+        if person is not None:
+            right.plot(*100 * distances[:, [person]], "o", ms=11, mew=2, fillstyle="none", color=PALETTE[5])
+        right.set(xscale="log", yscale="log")
+        for axis in (right.xaxis, right.yaxis):
+            _plain_numbers(axis)
+    right.set(xlabel=f"a person's mean distance,\n{names[0]} (%)", ylabel=f"{names[1]} (%)")
+    return figure
+
+
+def draw_heatmap(axes, crop, heatmap, largest=255):
+    """A heatmap (h, w), from 0 to `largest`, over the grey crop (H, W, 3) on `axes`; what a colour bar takes."""
+    height, width = crop.shape[:2]
+    _picture(axes, np.mean(crop, axis=2), cmap="gray")
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    return axes.imshow(heatmap, cmap=HEAT, vmin=0, vmax=largest, alpha=0.65, extent=extent)
+
+
+def names_of(skeleton):
+    """Its keypoints' names as a person writes them."""
+    return [name.replace("_", " ") for name in skeleton.keypoints]
+
+
+def _plain_numbers(axis):
+    """1, 2, 5, 10, ... at a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _colors(names):
+    """{name: colour} of the different `names`, in their order."""
+    return dict(zip(dict.fromkeys(names), cycle(PALETTE)))
 
 
 def _picture(axes, image, **options):

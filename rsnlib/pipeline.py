@@ -32,12 +32,24 @@ from rsnlib.crops import (
     write_crop_store,
 )
 from rsnlib.datasets import read_detections, read_people
-from rsnlib.metrics import accuracy, coco_results, diagnose, headline, resampled_headline, suppress
+from rsnlib.metrics import (
+    accuracy,
+    box_distances,
+    coco_results,
+    diagnose,
+    headline,
+    keypoint_accuracy,
+    of_people,
+    person_scores,
+    resampled_headline,
+    suppress,
+)
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.predict import (
     WAYS,
     Poses,
+    look_inside,
     predict_people,
     predict_people_in_ways,
     predict_store,
@@ -46,6 +58,7 @@ from rsnlib.predict import (
 )
 from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json, write_results
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
+from rsnlib.skeletons import SKELETONS
 from rsnlib.tables import (
     ablation_caption,
     ablation_table,
@@ -53,6 +66,7 @@ from rsnlib.tables import (
     evaluation_caption,
     evaluation_table,
     origin,
+    published,
     results_caption,
     results_table,
     server_table,
@@ -123,7 +137,12 @@ def trained():
 
 def load_poses(dataset, model, seed):
     """Everyone a run predicted for the validation pictures: image ids (P,) and Poses."""
-    results = read_json(predictions_path(dataset, model, seed))
+    return read_poses(predictions_path(dataset, model, seed))
+
+
+def read_poses(path):
+    """The same from the file of predictions."""
+    results = read_json(path)
     values = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)
     image_ids, boxes, score = (np.array([result[key] for result in results]) for key in ("image_id", "box", "score"))
     return image_ids, Poses(values[..., :2], values[..., 2], boxes, score / values[..., 2].mean(axis=1), score)
@@ -211,6 +230,12 @@ def load_curve(dataset, model, seed):
     if not columns:
         raise UserError(f"{folder}: no training curves; run the stage `train`")
     return pd.concat(columns, axis=1).rename_axis("iteration").reset_index()
+
+
+def load_curves(dataset):
+    """The rows of `load_curve` of every run on a data set, with its model and seed."""
+    curves = [load_curve(dataset, model, seed).assign(model=model, seed=seed) for model, seed in runs(dataset)]
+    return pd.concat(curves, ignore_index=True)
 
 
 def evaluate(dataset, model, seed):
@@ -472,8 +497,11 @@ def networks():
 
 
 def save_figure(figure, dataset, name):
-    """Keep a figure as results/<dataset>/figures/<name>, a .png, or a .jpg where it is of photographs."""
-    path = results_path(dataset, "figures", name)
+    """Keep a figure as results/<dataset>/figures/<name>, a .png, or a .jpg where it is of photographs.
+
+    dataset: None for what is of networks, not of a data set: results/networks/<name>
+    """
+    path = results_path(dataset, "figures", name) if dataset else results_path("networks", name)
     with whole_file(path) as file:
         figure.savefig(file, dpi=100, format=path.suffix[1:])
 
@@ -517,6 +545,110 @@ def heads_of(dataset, model, seed, person, keypoint):
     with torch.no_grad():
         heads = network.heads(normalise(crop[None]))[0].numpy()
     return crop, heads, store.people.skeleton.keypoints[keypoint].replace("_", " ")
+
+
+def refined_runs(dataset):
+    """`runs` whose networks have the Pose Refine Machine."""
+    models = load_params().models
+    return [run for run in runs(dataset) if models[run[0]].attention in ("prm", "prm-mmpose")]
+
+
+def attention_of(dataset, model, seed, person):
+    """One validation person's crop (H, W, 3) and what the Pose Refine Machine of a run's last head weighs: channel (K,)
+    and position (K, h, w)."""
+    people = load_store(dataset, "val").people
+    seen = look_inside(load_run(dataset, model, seed), read_image(people.images[person]), people.boxes[person])
+    return seen.crop, *seen.attention[max(seen.attention)]
+
+
+def trained_fields(dataset, people=16):
+    """The effective receptive fields of the first block of every model trained on a data set (from its first seed), on
+    the first validation people, as figures.effective_fields takes them."""
+    store = load_store(dataset, "val")
+    images = normalise(np.stack([store.window(row) for row in range(min(people, len(store)))]))
+    fields = {}
+    for model, seed in runs(dataset):
+        if model not in fields:
+            network = load_run(dataset, model, seed)
+            kind = network.architecture.block, cost.branch_count(network.architecture)
+            fields[model] = cost.effective_fields(network, images), cost.field_sizes(*kind)
+    return fields
+
+
+def untrained_fields(kinds):
+    """The same of untrained networks. kinds: a (block, branches) a row"""
+    fields = {}
+    for block, branches in kinds:
+        name = block.replace("_", " ") + (f"\n{branches} branches" if branches > 1 else "")
+        fields[name] = cost.untrained_fields(block, branches), cost.field_sizes(block, branches)
+    return fields
+
+
+def published_costs(reader):
+    """The published validation accuracy of every network of params.yaml on a data set of that reader, against its cost:
+    a data frame with columns model, source, input, multiply_adds (G, counted here as for ours) and accuracy (%)."""
+    models = load_params().models
+    table = published(reader).query("split == 'val'").dropna(subset="input")
+    table = table[table["model"].isin(models.keys())]
+    sizes = [tuple(map(int, size.split("x"))) for size in table["input"]]
+    keypoints = len(SKELETONS[reader])
+    counts = [
+        cost.cost(models[model].architecture, keypoints, size)[1] / 1e9 for model, size in zip(table["model"], sizes)
+    ]
+    table = table.assign(multiply_adds=counts).rename(columns={headline(reader): "accuracy"})
+    return table[["model", "source", "input", "multiply_adds", "accuracy"]]
+
+
+def costs(dataset):
+    """The accuracy of every run on a data set against its cost, as `published_costs`, with the published ones where
+    they are of that data set."""
+    settings = load_params().dataset(dataset)
+    percent = 100 if settings.reader == "coco" else 1
+    rows = []
+    for run in load_figures(dataset).to_dict("records"):
+        network = load_run(dataset, run["model"], run["seed"])
+        _, multiply_adds = cost.cost(network.architecture, network.keypoints, network.input_size)
+        size, accuracy = "x".join(map(str, network.input_size)), percent * run[headline(settings.reader)]
+        rows.append((run["model"], "this run", size, multiply_adds / 1e9, accuracy))
+    ours = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
+    comparable = dataset == settings.reader and published(settings.reader, settings.skeleton) is not None
+    return pd.concat([published_costs(settings.reader), ours], ignore_index=True) if comparable else ours
+
+
+def predicted_people(dataset, path):
+    """The validation people and where the predictions in a file have each: keypoints (P, K, 2), NaN for people whom
+    nobody predicted."""
+    people = load_store(dataset, "val").people
+    image_ids, poses = read_poses(path)
+    return people, of_people(people, image_ids, poses.boxes, poses.keypoints)
+
+
+def accuracy_by_keypoint(dataset):
+    """How often every run on a data set has each keypoint right: columns model, seed, keypoint and accuracy (%)."""
+    tables = []
+    for model, seed in runs(dataset):
+        people, keypoints = predicted_people(dataset, predictions_path(dataset, model, seed))
+        shares = keypoint_accuracy(box_distances(keypoints, people))
+        columns = {"model": model, "seed": seed, "keypoint": people.skeleton.keypoints, "accuracy": shares}
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_and_worst(dataset, model, seed, count=4):
+    """A run's predictions of the people whom it got best, worst, and as well as half of all, as figures.predictions
+    takes them."""
+    store = load_store(dataset, "val")
+    people, keypoints = predicted_people(dataset, predictions_path(dataset, model, seed))
+    scores = person_scores(keypoints, people)
+    order = np.argsort(-scores, kind="stable")[: np.isfinite(scores).sum()]
+    middle = max(0, (len(order) - count) // 2)
+    rows = {"best": order[:count], "median": order[middle : middle + count], "worst": order[-count:]}
+    truth, predicted = transform(store.matrices, people.keypoints), transform(store.matrices, keypoints)
+    measure = "similarity" if people.skeleton.sigmas else "share right"
+    return {
+        kind: [(store.window(p), truth[p], people.visible[p], predicted[p], f"{measure} {scores[p]:.2f}") for p in some]
+        for kind, some in rows.items()
+    }
 
 
 def run_notebook(name, parameters):

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
 from rsnlib.datasets import PERSON
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
+from rsnlib.models.attention import PRM
 from rsnlib.pictures import Detections, check_boxes, find_people, read_picture
 from rsnlib.runtime import UserError, default_device
 from rsnlib.skeletons import SKELETONS, from_description
@@ -168,6 +169,51 @@ def predict(model, image, boxes=None, flip_test=True):
         heatmaps = predict_heatmaps(model, crops[rows], mirrored)
         keypoints[rows], scores[rows] = decode_heatmaps(heatmaps, center[rows], scale[rows], model.input_size, blur)
     return Poses(keypoints, scores, boxes, box_scores, box_scores * scores.mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What a network makes of one person.
+
+    crop: (H, W, 3) uint8; matrix: (2, 3), picture pixels to crop pixels
+    heads: (stages, 4, K, h, w), coarse to fine
+    keypoints: (stages, 4, K, 2), read from each head, in crop pixels; scores: (stages, 4, K)
+    attention: what Pose Refine Machines weigh, {(stage, head): (channel (K,), position (K, h, w))}
+    """
+
+    crop: np.ndarray
+    matrix: np.ndarray
+    heads: np.ndarray
+    keypoints: np.ndarray
+    scores: np.ndarray
+    attention: dict
+
+
+@torch.no_grad()
+def look_inside(model, picture, box):
+    """The `Insight` of a network, on the CPU, into the person in a box (4,) of an RGB picture; without flip test."""
+    crops, center, scale = cut_boxes(model, picture, box[None])
+    inputs = {}
+    watched = [
+        head.attention.register_forward_hook(lambda _, given, __, place=(i, j): inputs.update({place: given[0]}))
+        for i, stage in enumerate(model.stages)
+        for j, head in enumerate(stage.heads)
+        if isinstance(head.attention, PRM)
+    ]
+    heads = model.heads(normalise(crops))[0]
+    for hook in watched:
+        hook.remove()
+    attention = {}
+    for (stage, head), given in inputs.items():
+        _, channel, position = model.stages[stage].heads[head].attention.weights(given)
+        attention[stage, head] = channel[0, :, 0, 0].numpy(), position[0].numpy()
+    size, (stages, levels, count) = np.array(model.input_size[::-1]), heads.shape[:3]
+    whole_crop = np.full((stages * levels, 2), size / 2), np.full((stages * levels, 2), size)
+    blur = getattr(model, "about", {}).get("blur", 5)
+    keypoints, scores = decode_heatmaps(heads.flatten(0, 1), *whole_crop, model.input_size, blur)
+    keypoints, scores = keypoints.reshape(stages, levels, count, 2), scores.reshape(stages, levels, count)
+    matrix = crop_matrix(center, scale, 0, model.input_size)[0]
+    return Insight(crops[0], matrix, heads.numpy(), keypoints, scores, attention)
 
 
 def cut_boxes(model, picture, boxes):

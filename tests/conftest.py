@@ -1,7 +1,9 @@
 """What every test may use."""
 
+import contextlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 from scipy.io import savemat
 
+from rsnlib import pipeline
 from rsnlib.config import load_params
 from rsnlib.datasets import People
 from rsnlib.datasets.demo import draw_people
@@ -91,6 +95,37 @@ def mpii_folder(tmp_path):
     release = {"annolist": annolist, "img_train": np.array([[train for _, train, _ in rows]], np.uint8)}
     savemat(folder / "annot/mpii_human_pose_v1_u12_1.mat", {"RELEASE": release | {"single_person": single_person}})
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_project(tmp_path_factory):
+    """A project folder with a few drawn people and two runs on them, the smallest there are, trained and evaluated."""
+    project = tmp_path_factory.mktemp("trained")
+    draw_people(project / "data" / "demo", train=12, val=6)
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    shape = {"depths": [1, 1, 1, 1]}
+    for section in ("model_lists", "ablations"):
+        params[section].clear()
+    params["models"] = {"plain": shape | {"block": "bottleneck"}, "steps-prm": shape | {"attention": "prm"}}
+    params["run"] |= {"models": list(params["models"]), "seeds": [0]}
+    params["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {}}
+    params["datasets"]["demo"]["schedule"]["batch_size"] = 4
+    params["train"] |= {"epochs": 1, "validations": 1}
+    YAML().dump(params, project / "params.yaml")
+    with contextlib.chdir(project):
+        pipeline.prepare("demo")
+        for model, seed in pipeline.runs("demo"):
+            pipeline.train("demo", model, seed)
+            pipeline.evaluate("demo", model, seed)
+    return project
+
+
+@pytest.fixture
+def project(trained_project, tmp_path, monkeypatch):
+    """A copy of `trained_project` of one's own, and the current folder in it."""
+    shutil.copytree(trained_project, tmp_path / "project", copy_function=os.link)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
 from rsnlib.config import Model, load_params
-from rsnlib.cost import cost, networks, receptive_fields
+from rsnlib.cost import cost, effective_fields, field_sizes, networks, receptive_fields, untrained_fields
 from rsnlib.models.attention import CBAM, PRM, SE
 from rsnlib.models.blocks import Res2Net, ResidualSteps
 from rsnlib.models.zoo import ZOO, create_model, list_models
@@ -165,3 +166,21 @@ def test_receptive_fields_of_a_block_are_the_papers():
     assert table.loc["residual_steps", [1, 2, 3, 4]].tolist() == ["3", "5, 7", "7, 9, 11", "9, 11, 13, 15"]
     assert table.loc["res2net", [1, 2, 3, 4]].tolist() == ["1", "3", "3, 5", "3, 5, 7"]
     assert table.loc["bottleneck", [1, 2]].tolist() == ["3", ""]
+
+
+@pytest.mark.parametrize(("block", "branches"), [("bottleneck", 1), ("res2net", 4), ("residual_steps", 3)])
+def test_gradients_reach_as_far_as_the_receptive_fields_and_no_farther(block, branches):
+    fields = untrained_fields(block, branches)
+    for field, sizes in zip(fields, field_sizes(block, branches), strict=True):
+        middle = field.shape[0] // 2
+        rows = np.flatnonzero(field.any(axis=1))
+        assert (rows[0], rows[-1]) == (middle - max(sizes) // 2, middle + max(sizes) // 2)
+        assert field.max() == 1
+
+
+def test_the_same_of_a_network_and_pictures():
+    network = create_model("rsn18", 17, (64, 96)).eval()
+    fields = effective_fields(network, torch.rand(2, 3, 64, 96))
+    assert fields.shape == (4, 15, 15)  # as far as the 16 x 24 cells go
+    assert (fields[0] > 0).sum() == 9
+    assert all(parameter.grad is None for parameter in network.parameters())

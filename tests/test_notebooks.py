@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 SITE = STAGES.pop("site")  # made of the others' notebooks
-FOR_A_PERSON = {"predict"}  # and not for the pipeline
+FOR_A_PERSON = {"explore", "predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
 
 

@@ -28,18 +28,24 @@ from rsnlib.metrics.pck import (
     resampled_share,
     torso_distances,
 )
+from rsnlib.metrics.persons import NEAR, box_distances, keypoint_accuracy, of_people, person_scores
 
 __all__ = [
+    "NEAR",
     "accuracy",
+    "box_distances",
     "coco_ap",
     "coco_results",
     "diagnose",
     "headline",
+    "keypoint_accuracy",
     "keypoint_errors",
     "nms",
+    "of_people",
     "oks",
     "pck",
     "pckh",
+    "person_scores",
     "repair_gains",
     "resampled_headline",
     "suppress",

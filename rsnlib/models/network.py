@@ -123,9 +123,7 @@ class Network(nn.Module):
         self.stages = nn.ModuleList(
             Stage(architecture, keypoints, feeds_next=stage < last) for stage in range(architecture.stages)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_weights(self)
 
     def features(self, images):
         """The up units' features of each stage: list over stages of four (N, 256, ...), coarse to fine."""
@@ -161,6 +159,13 @@ class Network(nn.Module):
     def output_norms(self):
         """The batch norms that set the range of the heatmaps, one a head."""
         return [head.output_norm for stage in self.stages for head in stage.heads]
+
+
+def draw_weights(network):
+    """The weights of the convolutions of a network, or of a part of one, anew, as the released code starts."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def resize(x, size):
