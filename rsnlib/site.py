@@ -17,6 +17,7 @@ from rsnlib.config import project_root
 from rsnlib.runtime import UserError, whole_file
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+TABLES = ("results", "differences")  # come first in an overview
 STAGES = ("tables", "figures", "prepare", "train", "evaluate", "networks")  # in the site's order
 TEMPLATE = Path(__file__).parent / "site.html"
 SOURCES = ("rsnlib", "notebooks", "dvc.yaml", "params.yaml")
@@ -121,7 +122,8 @@ def _chapter(path):
 
 def _overview(folder):
     """The tables of one data set as HTML."""
-    tables = sorted((folder / "tables").glob("*.md"))
+    first = {name: place for place, name in enumerate(TABLES)}
+    tables = sorted((folder / "tables").glob("*.md"), key=lambda path: (first.get(path.stem, len(first)), path.stem))
     return {"title": folder.name, "tables": [markdown2html(path.read_text(encoding="utf-8")) for path in tables]}
 
 

@@ -82,6 +82,15 @@ def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
     assert len(identities) == len(set(identities))
 
 
+def test_the_overview_begins_with_the_results_and_what_they_say(project):
+    for name in ("ablation-branches", "differences"):
+        (project / f"results/demo/tables/{name}.md").write_text(f"From {name}.\n")
+    site.clean_notebook(execute("demo/tables"), {"stage": "tables@demo", "parameters": ""})
+    text = site.write_site().read_text()
+    places = [text.index(said) for said in ("Drawn people.", "From differences.", "From ablation-branches.")]
+    assert places == sorted(places)
+
+
 def test_the_site_needs_nothing_from_elsewhere(project):
     site.clean_notebook(execute("networks"), {"stage": "networks", "parameters": ""})
     text = site.write_site().read_text()
