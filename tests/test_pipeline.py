@@ -70,7 +70,10 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     assert "this run" in table and "73.6" in table  # ours beside the paper's RSN-18
     for page in ("prepare", "train/rsn18-prm-0", "evaluate/rsn18-prm-0", "tables", "figures"):
         assert "<h1" in (project / f"results/demo/{page}.html").read_text()
-    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= {"training.png", "poses.jpg"}
+    drawn = {path.name for path in (project / "results/demo/figures").iterdir()}
+    assert drawn >= {"training.png", "cost.png", "keypoints-accuracy.png", "receptive-fields.png"}
+    assert drawn >= {"poses.jpg", "predictions.jpg", "heads-rsn18-prm-0.jpg", "attention-rsn18-prm-0.jpg"}
+    assert (project / "results/networks/cost.png").is_file()
 
     assert "up to date" in run(project, "dvc", "status")
     assert "Running stage" not in run(project, "dvc", "repro")
