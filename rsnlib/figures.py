@@ -377,7 +377,8 @@ def keypoint_accuracy(table, skeleton, ylabel):
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     options = {"order": list(skeleton.keypoints), "hue": "model", "palette": _colors(table["model"])}
     marks = [MARKERS[index % len(MARKERS)] for index in range(models)]
-    style = {"markers": marks, "linestyle": "none", "markersize": 5, "errorbar": ("pi", 100), "dodge": 0.5}
+    style = {"markers": marks, "linestyle": "none", "markersize": 5, "errorbar": ("pi", 100)}
+    style["dodge"] = 0.5 if models > 1 else False
     sns.pointplot(table, x="accuracy", y="keypoint", err_kws={"linewidth": 1.5}, ax=axes, **options, **style)
     axes.set_yticks(range(len(skeleton)), names_of(skeleton))
     axes.set(xlabel=ylabel, ylabel="", xlim=(None, 100))

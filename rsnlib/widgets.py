@@ -159,7 +159,8 @@ class People(Section):
 
 
 class Comparison(Section):
-    """The errors of two runs; whoever is picked from the list of people on whom they differ appears in `people`."""
+    """The errors of two runs on the people whom both predicted; whoever is picked from the list of those on whom they
+    differ most appears in `people`."""
 
     def build(self, dataset, people):
         self.dataset, self.people, self.listed = dataset, people, None
@@ -185,9 +186,10 @@ class Comparison(Section):
             order = explore.largest_first(abs(means[0] - means[1]))[:LISTED]
             rows = [(f"person {p}: {100 * means[0, p]:.1f}, {100 * means[1, p]:.1f}", int(p)) for p in order]
             with self.keeping_still():
-                self.differing.options = rows
+                self.differing.options, self.differing.value = rows, None
+        both = np.isfinite(means).all(axis=0)
         near = self.near.value / 100
-        shares = [keypoint_accuracy(explore.distances(self.dataset, each), near) for each in weights]
+        shares = [keypoint_accuracy(explore.distances(self.dataset, each)[both], near) for each in weights]
         skeleton = explore.people(self.dataset).skeleton
         self.errors.value = encoded(figures.two_runs(shares, means, names, skeleton, near, self.differing.value))
 

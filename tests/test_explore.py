@@ -2,6 +2,7 @@
 
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -10,10 +11,11 @@ from rsnlib import explore, figures, widgets
 from rsnlib.config import load_params
 from rsnlib.cost import cost
 from rsnlib.crops import normalise, transform
+from rsnlib.metrics import keypoint_accuracy
 from rsnlib.models.network import resize
 from rsnlib.pipeline import load_store
 from rsnlib.predict import predict_store
-from rsnlib.runtime import UserError
+from rsnlib.runtime import UserError, read_json, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +185,23 @@ def test_who_is_picked_from_a_comparison_appears_among_the_people(people):
     before = comparison.errors.value
     comparison.near.value = 20
     assert comparison.errors.value != before and comparison.problem.value == ""
+
+
+def test_two_runs_are_compared_on_the_people_whom_both_predicted(people, monkeypatch):
+    file = explore.predictions_path(explore.runs("demo")["plain-0"])
+    write_json(file, read_json(file)[:2])
+    explore.distances.cache_clear()
+    found = explore.distances("demo", explore.runs("demo")["steps-prm-0"])
+    seen = []
+    monkeypatch.setattr(figures, "two_runs", lambda shares, *_: seen.append(shares) or plt.figure())
+    comparison = widgets.Comparison("demo", people)
+    known = np.isfinite(explore.mean_distances("demo", explore.runs("demo")["plain-0"]))
+    assert 0 < known.sum() < 6 and len(comparison.differing.options) == known.sum()
+    np.testing.assert_array_equal(seen[-1][1], keypoint_accuracy(found[known], 0.05))
+
+    comparison.differing.value = comparison.differing.options[0][1]
+    comparison.first.value = "steps-prm-0"
+    assert comparison.differing.value is None  # a new list, nobody is picked
 
 
 def test_a_design_shows_its_cost_and_receptive_fields(project):

@@ -71,8 +71,11 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     site = (project / "results/index.html").read_text()
     for stage in ("prepare@demo", "train@demo-rsn18-prm-0", "evaluate@demo-rsn18-prm-0", "tables@demo", "figures@demo"):
         assert f"<code>{stage}</code>" in site
-    drawn = {"training.png", "errors.png", "gains.png", "groups.png", "poses.jpg"}
-    assert {path.name for path in (project / "results/demo/figures").iterdir()} >= drawn
+    drawn = {path.name for path in (project / "results/demo/figures").iterdir()}
+    assert drawn >= {"training.png", "cost.png", "keypoints-accuracy.png", "receptive-fields.png"}
+    assert drawn >= {"errors.png", "gains.png", "groups.png", "poses.jpg", "predictions.jpg"}
+    assert drawn >= {"heads-rsn18-prm-0.jpg", "attention-rsn18-prm-0.jpg"}
+    assert (project / "results/networks/cost.png").is_file()
     found = {path.stem for path in (project / "results/demo/evaluate/rsn18-prm-0").iterdir()}
     assert found == {"variants", "errors", "gains", "groups"}
     assert "dark" in (project / "results/demo/tables/evaluation.md").read_text()
