@@ -124,7 +124,8 @@ def _overview(folder):
     """The tables of one data set as HTML."""
     first = {name: place for place, name in enumerate(TABLES)}
     tables = sorted((folder / "tables").glob("*.md"), key=lambda path: (first.get(path.stem, len(first)), path.stem))
-    return {"title": folder.name, "tables": [markdown2html(path.read_text(encoding="utf-8")) for path in tables]}
+    texts = {path.stem.replace("-", " "): path.read_text(encoding="utf-8") for path in tables}
+    return {"title": folder.name, "tables": {name: markdown2html(text) for name, text in texts.items()}}
 
 
 def _commit(root):
