@@ -13,7 +13,7 @@ BORDER = 10  # cells of zeros that the released code puts around a heatmap
 SHIFT = 0.25  # of a cell, towards the second highest
 TINY = 1e-10  # what counts as zero of a heatmap, before its logarithm
 NEAR = 2  # cells around the peak beyond which nothing is expected to be as high
-PEOPLE_AT_A_TIME = 16  # for each core of a CPU: more would not fit its caches
+PEOPLE_AT_A_TIME = 16  # on a CPU: more would not fit its caches
 
 
 def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quarter"):
@@ -28,30 +28,16 @@ def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quart
     -> keypoints (N, K, 2), x and y in picture pixels, and scores (N, K), heatmap / 255 + 0.5 at the cell; float64
     """
     heatmaps = torch.as_tensor(heatmaps)
-    on_cpu = heatmaps.device.type == "cpu"
-    people = PEOPLE_AT_A_TIME * torch.get_num_threads() if on_cpu else max(1, len(heatmaps))
-    parts = [_decode(part.flatten(0, 1), blur, DECODINGS[decoding]) for part in heatmaps.split(people)]
-    found = torch.cat(parts).view(*heatmaps.shape[:2], 3).cpu().numpy()
+    height, width = heatmaps.shape[2:]
+    search = _search if heatmaps.device.type == "cpu" and len(heatmaps) else _search_whole
+    cell = search(heatmaps, blur, DECODINGS[decoding]).view(*heatmaps.shape[:2], 2)
+    x, y = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
+    person, keypoint = (torch.arange(size, device=heatmaps.device) for size in heatmaps.shape[:2])
+    value = heatmaps[person[:, None], keypoint, y.round().long(), x.round().long()]
+    found = torch.stack([x, y, value], dim=-1).cpu().numpy()
     center, scale = (np.asarray(v, np.float64)[:, None] for v in (center, scale))
     keypoints = (found[..., :2] * 4 + 2) / [input_size[1], input_size[0]] * scale + (center - scale / 2)
     return keypoints, found[..., 2] / PEAK + 0.5
-
-
-def _decode(heatmaps, blur, find):
-    """(M, 3), float64, of heatmaps (M, h, w): x and y of the keypoint in cells, and the heatmap's value there."""
-    height, width = heatmaps.shape[1:]
-    if heatmaps.device.type == "cpu":  # blurs no more than it must
-        frames, first, elsewhere = _around_peak(heatmaps, blur)
-        cell, lowest = find(frames, first)
-        unsure = (lowest <= elsewhere).nonzero()[:, 0]
-        if len(unsure):
-            cell[unsure], _ = find(*_whole(heatmaps[unsure], blur))
-    else:  # asks nothing, so that nobody waits for the device
-        cell, _ = find(*_whole(heatmaps, blur))
-    x, y = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
-    place = (y.round() * width + x.round()).long()
-    value = heatmaps.flatten(1).gather(1, place[:, None])[:, 0]
-    return torch.stack([x, y, value], dim=1)
 
 
 def quarter_shift(frames, first):
@@ -96,37 +82,57 @@ DECODINGS = {"quarter": quarter_shift, "dark": second_order}
 def _highest(frames, first):
     """The highest cell of each frame, the first of equals: its place in the frame (M,), x and y (M, 2), and value (M,).
     Where none is above zero, x and y are those of the first zero around the heatmap in the released code."""
-    lines = frames.flatten(1)
-    place = _peak(lines)
-    value = lines.gather(1, place[:, None])
+    place = _peak(frames.flatten(1))
+    value = frames.flatten(1).gather(1, place[:, None])
     cell = first + torch.stack([place % frames.shape[2], place // frames.shape[2]], dim=1)
     return place, torch.where(value > 0, cell, -BORDER), value[:, 0]
 
 
 def _peak(lines):
     """Where each line (M, n) has its maximum, the first of equals (M,): torch's argmax, several times as fast."""
-    parts = lines.unflatten(1, (gcd(lines.shape[1], 8), -1))
+    parts = lines.unflatten(1, (gcd(lines.shape[1], 32), -1))
     part = parts.amax(dim=2).argmax(dim=1)
     each = torch.arange(len(lines), device=lines.device)
     return part * parts.shape[2] + parts[each, part].argmax(dim=1)
 
 
-def _around_peak(heatmaps, kernel):
-    """What can be the highest cells of heatmaps (M, h, w), blurred, and their neighbours: frames around the highest
-    before the blur; the frames' first cells (M, 2), x and y; and the most that a cell elsewhere can have (M,)."""
-    width, reach = heatmaps.shape[2], kernel // 2
-    blurred = NEAR + reach + 1  # to the neighbours of those that cells near the peak can raise
+def _search_whole(heatmaps, kernel, find):
+    """What `find` finds in heatmaps (N, K, h, w), blurred: cells (N K, 2), x and y. Nothing here waits for a GPU."""
+    return find(*_whole(heatmaps.flatten(0, 1), kernel))[0]
+
+
+def _search(heatmaps, kernel, find):
+    """The same, several times as fast on a CPU: blurs what is around the highest cell before the blur, and the whole
+    heatmap only where it is not certain that the rest is lower."""
+    people, keypoints, height, width = heatmaps.shape
+    reach = kernel // 2
+    blurred = NEAR + reach + 1  # to the neighbours of all that cells near the highest can raise
     radius = blurred + reach
-    padded = pad(heatmaps, [radius] * 4)
-    peak = _peak(heatmaps.flatten(1))
-    x, y = peak % width, peak // width
-    lines = padded.flatten(1)
-    around = torch.arange(-radius, radius + 1, device=heatmaps.device)
-    places = ((y + radius) * padded.shape[2] + x + radius)[:, None, None] + around[:, None] * padded.shape[2] + around
-    frames = _blur(lines.gather(1, places.flatten(1)).double().view(places.shape), kernel)
-    near = slice(radius - NEAR, radius + NEAR + 1)
-    rest = lines.scatter_(1, places[:, near, near].flatten(1), 0).amax(dim=1).double()
-    return frames, torch.stack([x - blurred, y - blurred], dim=1), rest * (1 + 1e-9)  # more than rounding adds
+    around = torch.arange(-radius, radius + 1)
+    # with zeros around, and filled again and again: fresh memory would cost more than the search
+    padded = heatmaps.new_zeros(min(people, PEOPLE_AT_A_TIME), keypoints, height + 2 * radius, width + 2 * radius)
+    row, found = padded.shape[3], []
+    for part in heatmaps.split(PEOPLE_AT_A_TIME):
+        cells = padded[: len(part)]
+        cells[..., radius:-radius, radius:-radius] = part
+        cells = cells.flatten(0, 1)
+        lines, inner = (
+            cells.flatten(1),
+            cells[:, radius:-radius].flatten(1),
+        )  # (M, cells), and without zeros above, below
+        peak = _peak(inner)
+        x, y = (peak % row).clamp(radius, radius + width - 1), peak // row + radius
+        places = (y * row + x)[:, None, None] + around[:, None] * row + around  # (M, 2 radius + 1, 2 radius + 1)
+        frames = _blur(lines.gather(1, places.flatten(1)).double().view(places.shape), kernel)
+        cell, lowest = find(frames, torch.stack([x, y], dim=1) - radius - blurred)
+        near = places[:, radius - NEAR : radius + NEAR + 1, radius - NEAR : radius + NEAR + 1]
+        lines.scatter_(1, near.flatten(1), 0)
+        rest = inner.amax(dim=1).double().clamp(min=0)  # no cell blurred without those near the highest exceeds it
+        unsure = (lowest <= rest * (1 + 1e-9)).nonzero()[:, 0]
+        if len(unsure):
+            cell[unsure], _ = find(*_whole(part[unsure // keypoints, unsure % keypoints], kernel))
+        found.append(cell)
+    return torch.cat(found)
 
 
 def _whole(heatmaps, kernel):

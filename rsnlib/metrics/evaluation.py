@@ -26,7 +26,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class People(Records):
+class TruePeople(Records):
     """ids, areas, crowd (P,); boxes (P, 4); ignored: (A, P), who neither counts nor makes a prediction wrong"""
 
     ids: np.ndarray
@@ -88,7 +88,7 @@ class KeypointEvaluation(COCOeval):
         records, about = self._records(self.cocoGt, category)
         crowd = np.array([bool(record["iscrowd"]) for record in records], bool)
         unlabelled = np.array([record["num_keypoints"] == 0 for record in records], bool)
-        return People(
+        return TruePeople(
             **about,
             ids=np.array([record["id"] for record in records]),
             areas=np.array([record["area"] for record in records], float),
