@@ -1,19 +1,18 @@
 """Heatmaps to keypoints."""
 
-from math import gcd
-
 import cv2
 import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from rsnlib.runtime import one_thread
 from rsnlib.targets import PEAK
 
 BORDER = 10  # cells of zeros that the released code puts around a heatmap
 SHIFT = 0.25  # of a cell, towards the second highest
 TINY = 1e-10  # what counts as zero of a heatmap, before its logarithm
 NEAR = 2  # cells around the peak beyond which nothing is expected to be as high
-PEOPLE_AT_A_TIME = 16  # on a CPU: more would not fit its caches
+PEOPLE_AT_A_TIME = 32  # on a CPU: more would not fit its caches
 
 
 def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quarter"):
@@ -82,18 +81,9 @@ DECODINGS = {"quarter": quarter_shift, "dark": second_order}
 def _highest(frames, first):
     """The highest cell of each frame, the first of equals: its place in the frame (M,), x and y (M, 2), and value (M,).
     Where none is above zero, x and y are those of the first zero around the heatmap in the released code."""
-    place = _peak(frames.flatten(1))
-    value = frames.flatten(1).gather(1, place[:, None])
+    value, place = frames.flatten(1).max(dim=1)
     cell = first + torch.stack([place % frames.shape[2], place // frames.shape[2]], dim=1)
-    return place, torch.where(value > 0, cell, -BORDER), value[:, 0]
-
-
-def _peak(lines):
-    """Where each line (M, n) has its maximum, the first of equals (M,): torch's argmax, several times as fast."""
-    parts = lines.unflatten(1, (gcd(lines.shape[1], 32), -1))
-    part = parts.amax(dim=2).argmax(dim=1)
-    each = torch.arange(len(lines), device=lines.device)
-    return part * parts.shape[2] + parts[each, part].argmax(dim=1)
+    return place, torch.where(value[:, None] > 0, cell, -BORDER), value
 
 
 def _search_whole(heatmaps, kernel, find):
@@ -101,38 +91,43 @@ def _search_whole(heatmaps, kernel, find):
     return find(*_whole(heatmaps.flatten(0, 1), kernel))[0]
 
 
+@one_thread()  # each step takes microseconds, too little to wait for others
 def _search(heatmaps, kernel, find):
-    """The same, several times as fast on a CPU: blurs what is around the highest cell before the blur, and the whole
-    heatmap only where it is not certain that the rest is lower."""
-    people, keypoints, height, width = heatmaps.shape
+    """The same, several times as fast on a CPU: blurs what is around the highest cell before the blur. What it finds
+    there is right if it is above every cell further away, of which no blur makes more; else it blurs everything."""
+    keypoints, height, width = heatmaps.shape[1:]
     reach = kernel // 2
     blurred = NEAR + reach + 1  # to the neighbours of all that cells near the highest can raise
     radius = blurred + reach
-    around = torch.arange(-radius, radius + 1)
-    # with zeros around, and filled again and again: fresh memory would cost more than the search
-    padded = heatmaps.new_zeros(min(people, PEOPLE_AT_A_TIME), keypoints, height + 2 * radius, width + 2 * radius)
-    row, found = padded.shape[3], []
+    around, near = torch.arange(-radius, radius + 1), torch.arange(-NEAR, NEAR + 1)
+    found = []
     for part in heatmaps.split(PEOPLE_AT_A_TIME):
-        cells = padded[: len(part)]
-        cells[..., radius:-radius, radius:-radius] = part
-        cells = cells.flatten(0, 1)
-        lines, inner = (
-            cells.flatten(1),
-            cells[:, radius:-radius].flatten(1),
-        )  # (M, cells), and without zeros above, below
-        peak = _peak(inner)
-        x, y = (peak % row).clamp(radius, radius + width - 1), peak // row + radius
-        places = (y * row + x)[:, None, None] + around[:, None] * row + around  # (M, 2 radius + 1, 2 radius + 1)
-        frames = _blur(lines.gather(1, places.flatten(1)).double().view(places.shape), kernel)
-        cell, lowest = find(frames, torch.stack([x, y], dim=1) - radius - blurred)
-        near = places[:, radius - NEAR : radius + NEAR + 1, radius - NEAR : radius + NEAR + 1]
-        lines.scatter_(1, near.flatten(1), 0)
-        rest = inner.amax(dim=1).double().clamp(min=0)  # no cell blurred without those near the highest exceeds it
+        rows, columns = _maximum(part, 3), _maximum(part, 2)  # (n, K, h), (n, K, w)
+        y, x = rows.argmax(dim=2, keepdim=True), columns.argmax(dim=2, keepdim=True)
+        ys, xs = (y + around)[..., None], (x + around)[..., None, :]
+        places = ys.clamp(0, height - 1) * (width * keypoints) + xs.clamp(0, width - 1) * keypoints
+        places += torch.arange(keypoints)[:, None, None]  # (n, K, 2 radius + 1, 2 radius + 1)
+        cells = part.permute(0, 2, 3, 1).flatten(1)  # the order in memory of what convolutions in that order give
+        window = cells.gather(1, places.flatten(1)).view(places.shape).double()
+        window *= (ys >= 0) & (ys < height)  # zeros around the heatmap
+        window *= (xs >= 0) & (xs < width)
+        cell, lowest = find(_blur(window.flatten(0, 1), kernel), torch.cat([x, y], dim=2).flatten(0, 1) - blurred)
+        rows.scatter_(2, (y + near).clamp(0, height - 1), 0)
+        columns.scatter_(2, (x + near).clamp(0, width - 1), 0)
+        rest = torch.maximum(rows.amax(dim=2), columns.amax(dim=2)).double().flatten()
         unsure = (lowest <= rest * (1 + 1e-9)).nonzero()[:, 0]
         if len(unsure):
             cell[unsure], _ = find(*_whole(part[unsure // keypoints, unsure % keypoints], kernel))
         found.append(cell)
     return torch.cat(found)
+
+
+def _maximum(cells, dimension):
+    """amax, by halves and several times as fast."""
+    while (size := cells.shape[dimension]) > 1:
+        half = (size + 1) // 2  # of an odd number they overlap
+        cells = torch.maximum(cells.narrow(dimension, 0, half), cells.narrow(dimension, size - half, half))
+    return cells.squeeze(dimension)
 
 
 def _whole(heatmaps, kernel):
