@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | evaluate | submit | predict | export"""
+"""python -m rsnlib demo | notebook | evaluate | submit | predict | export | bench"""
 
 import argparse
 import json
@@ -46,6 +46,12 @@ def main():
     submit.add_argument("--algorithm", required=True, help="the name under which the server lists it")
     submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
 
+    bench = commands.add_parser("bench", help="time everything, also beside the released code")
+    bench.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU where there is one")
+    bench.add_argument("--released", metavar="PATH", help="a checkout of github.com/caiyuanhao1998/RSN")
+    bench.add_argument("--model", default="rsn18", help="the first of the two networks (default rsn18)")
+    bench.add_argument("-o", "--output", metavar="FOLDER", help="where to (default: results/bench/<device>)")
+
     arguments = parser.parse_args()
     try:
         if arguments.command == "demo":
@@ -84,6 +90,12 @@ def main():
             path = write_submission(arguments.results, arguments.split, arguments.algorithm, arguments.output)
             check_submission(path)
             print(path)
+        elif arguments.command == "bench":
+            from rsnlib.bench import bench
+            from rsnlib.runtime import default_device
+
+            device = arguments.device or default_device().type
+            print(bench(device, arguments.released, arguments.model, arguments.output).read_text())
         else:
             from rsnlib.pipeline import run_notebook
 
