@@ -1,4 +1,4 @@
-"""python -m rsnlib demo | notebook | train | site | evaluate | submit | predict | export | readme"""
+"""python -m rsnlib demo | notebook | train | site | evaluate | submit | predict | export | bench | readme"""
 
 import argparse
 import json
@@ -54,6 +54,12 @@ def main():
     submit.add_argument("--algorithm", help="the name under which COCO's server lists it")
     submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
 
+    bench = commands.add_parser("bench", help="time everything, also beside the released code")
+    bench.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU where there is one")
+    bench.add_argument("--released", metavar="PATH", help="a checkout of github.com/caiyuanhao1998/RSN")
+    bench.add_argument("--model", default="rsn18", help="the first of the two networks (default rsn18)")
+    bench.add_argument("-o", "--output", metavar="FOLDER", help="where to (default: results/bench/<device>)")
+
     commands.add_parser("readme", help="write the tables of results/ into README.md, between its markers")
 
     arguments = parser.parse_args()
@@ -104,6 +110,12 @@ def main():
 
             chosen = arguments.dataset, arguments.split, arguments.algorithm
             print(submit(arguments.results, arguments.output, *chosen))
+        elif arguments.command == "bench":
+            from rsnlib.bench import bench
+            from rsnlib.runtime import default_device
+
+            device = arguments.device or default_device().type
+            print(bench(device, arguments.released, arguments.model, arguments.output).read_text())
         elif arguments.command == "readme":
             from rsnlib.readme import write_readme
 

@@ -1,5 +1,6 @@
 """What a network costs, beside what was published, and how far its blocks see."""
 
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsnlib.models.blocks import BRANCHES, ConvNorm, make_block
@@ -52,6 +55,49 @@ def networks(models):
 def _size(text):
     """(256, 192) of "256x192"."""
     return tuple(int(side) for side in text.split("x"))
+
+
+def counted(run):
+    """What run(), which computes with tensors, costs: operations (a multiply-add is two) of its matrix products and
+    convolutions, the bytes that its steps read and write, each by itself, and the most bytes that live at once of those
+    that it makes."""
+    with FlopCounterMode(display=False) as operations, Traffic() as traffic:
+        run()
+    return operations.get_total_flops(), traffic.bytes, traffic.peak
+
+
+class Traffic(TorchDispatchMode):
+    """Counts, for `counted`: `bytes` read and written, and `peak`, the most that lived at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = self.live = self.peak = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        results = operation(*arguments, **(options or {}))
+        aliases = [value.alias_info for value in operation._schema.returns]
+        is_view = any(alias and not alias.is_write for alias in aliases)
+        made = _tensors(results)
+        if operation._schema.is_mutable or (made and not is_view):
+            self.bytes += sum(tensor.nbytes for tensor in _tensors(arguments, options, results))
+        if not any(aliases):
+            for tensor in made:
+                self._follow(tensor.untyped_storage())
+        return results
+
+    def _follow(self, storage):
+        """Count a new storage as long as it lives."""
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, size):
+        self.live -= size
+
+
+def _tensors(*values):
+    """The tensors in nested lists and dicts."""
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
 def receptive_fields(models):

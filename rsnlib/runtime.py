@@ -153,12 +153,27 @@ def default_device():
 def autocast(device, precision):
     """The context in which a network trains.
 
-    precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes with it
+    precision: "float32", "bfloat16", or "auto", `best_precision`
     """
-    if precision == "auto":
-        has_bfloat16 = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_has_bfloat16()
-        precision = "bfloat16" if has_bfloat16 else "float32"
+    precision = best_precision(device) if precision == "auto" else precision
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def best_precision(device):
+    """ "bfloat16" where the hardware computes with it, else "float32"."""
+    has_bfloat16 = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_has_bfloat16()
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+@contextlib.contextmanager
+def one_thread():
+    """torch computes on the CPU with this thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rsnlib.config import Model, load_params
-from rsnlib.cost import cost, effective_fields, field_sizes, networks, receptive_fields, untrained_fields
+from rsnlib.cost import cost, counted, effective_fields, field_sizes, networks, receptive_fields, untrained_fields
 from rsnlib.models.attention import CBAM, PRM, SE
 from rsnlib.models.blocks import Res2Net, ResidualSteps
 from rsnlib.models.zoo import ZOO, create_model, list_models
@@ -72,6 +72,19 @@ def test_without_cross_stage_features_there_are_no_skips():
 def test_a_size_that_is_no_multiple_of_32_is_refused():
     with pytest.raises(UserError, match=r"\[100, 64\].*multiples of 32"):
         create_model("rsn18", input_size=(100, 64))
+
+
+def test_operations_bytes_and_memory_are_counted():
+    first, second = torch.ones(10, 20), torch.ones(20, 30)
+
+    def run():
+        product = first @ second  # (10, 30), of 4 bytes each
+        product.view(30, 10).add_(1)  # a view costs nothing, adding in place one read and one write
+        del product
+        return second.t().contiguous()
+
+    matrices = 4 * (10 * 20 + 20 * 30 + 10 * 30)
+    assert counted(run) == (2 * 10 * 20 * 30, matrices + 2 * 4 * 300 + 2 * 4 * 600, 4 * 600)
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones():

@@ -26,7 +26,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class People(Records):
+class TruePeople(Records):
     """areas, crowd (P,); boxes (P, 4); ignored: (A, P), who neither counts nor makes a prediction wrong"""
 
     areas: np.ndarray
@@ -44,8 +44,8 @@ class Predictions(Records):
 
 class KeypointEvaluation(COCOeval):
     """COCOeval, whose `evaluate` and `accumulate` go through pictures, people and thresholds in Python, with these two
-    as operations on arrays. `params`, `eval` and `stats` are as there; `evalImgs` is, for each category, its People and
-    Predictions, which of these match somebody and which do not count, both (A, T, predictions).
+    as operations on arrays. `params`, `eval` and `stats` are as there; `evalImgs` is, for each category, its TruePeople
+    and Predictions, which of these match somebody and which do not count, both (A, T, predictions).
 
     ranged: the key of people and predictions by which params.areaRng tells who counts
     Sizes: T thresholds of similarity, A ranges of areas, R recalls, I pictures, K keypoints.
@@ -90,7 +90,7 @@ class KeypointEvaluation(COCOeval):
         records, about = self._records(self.cocoGt, category)
         crowd = np.array([bool(record["iscrowd"]) for record in records], bool)
         unlabelled = np.array([record["num_keypoints"] == 0 for record in records], bool)
-        return People(
+        return TruePeople(
             **about,
             areas=np.array([record["area"] for record in records], float),
             boxes=np.array([record["bbox"] for record in records], float).reshape(-1, 4),

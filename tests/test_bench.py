@@ -1,0 +1,103 @@
+"""The bench at its smallest: every row, the ratio to the released code, and what it needs of it."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rsnlib import bench as benching
+from rsnlib.__main__ import main
+from rsnlib.bench import Bench, Sizes, bench
+from rsnlib.config import Architecture
+from rsnlib.models.zoo import ZOO
+from rsnlib.released import EXPERIMENT
+from rsnlib.runtime import UserError
+
+SMALLEST = Sizes(4, batch=2, deep=2, decoded=4, scored=40, turns=2, calls=1, matrix=32, copied=1024)
+PARTS = ["data", "forward, tiny", "training step, tiny", "training step, 4xRSN-50", "decoding", "evaluation, all"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The networks of the bench are small."""
+    monkeypatch.setitem(ZOO, "tiny", Architecture("residual_steps", (1, 1, 1, 1)))
+    monkeypatch.setattr(benching, "DEEP", Architecture("residual_steps", (1, 2, 1, 1), stages=2))
+
+
+def read(folder):
+    """bench.json, its rows by what they are of."""
+    report = json.loads((folder / "bench.json").read_text())
+    return report, {row["what"]: row for row in report["rows"]}
+
+
+def test_every_part_is_a_row_of_the_table_and_the_json(tiny, tmp_path):
+    path = bench("cpu", model="tiny", folder=tmp_path, sizes=SMALLEST)
+    report, rows = read(tmp_path)
+    table = path.read_text()
+    for part in PARTS:
+        assert part in table and any(what.startswith(part) for what in rows)
+    for row in rows.values():
+        assert row["people/s"] == pytest.approx(row["people"] / np.median(row["seconds"]))
+        assert "ratio" not in row and len(row["seconds"]) == SMALLEST.turns
+    training = rows["training step, tiny, float32"]
+    reached = training["GFLOP"] * 1e9 * training["people/s"] / report["ceilings"]["float32"]
+    assert training["of matmul (%)"] == pytest.approx(100 * reached)
+    assert training["GFLOP"] > 2.5 * rows["forward, tiny"]["GFLOP"] and training["memory (GiB)"] > 0.01
+    assert "released" not in table and torch.__version__ in table
+
+
+def test_the_ratio_is_how_many_times_as_fast_ours_is():
+    run = Bench("cpu", SMALLEST)
+    run.add("something", 12, np.array([1.0, 3, 4, 3, 3]), np.array([15.0, 9, 9, 8, 7]), MB=7)
+    (row,) = run.rows
+    assert (row["people/s"], row["released people/s"], row["ratio"]) == (4, 12 / 9, 3)
+    assert row["spread (%)"] == 0
+    assert row["of copy (%)"] == pytest.approx(100 * 7e6 * 4 / run.ceilings["copy"])
+
+
+def test_runs_are_called_in_turns():
+    calls = []
+    seconds = Bench("cpu", SMALLEST).seconds(lambda: calls.append("a"), lambda: calls.append("b"), calls=2)
+    assert calls == ["a", "a", "b", "b"] * 3  # the first turn does not count
+    assert seconds.shape == (2, 2) and (seconds > 0).all()
+
+
+def test_numbers_that_are_not_the_released_codes_stop_the_bench():
+    theirs = torch.tensor([1.0, 200])
+    benching._check("heatmaps", theirs + 0.01, theirs)
+    for ours in (theirs + 0.03, theirs * torch.nan):
+        with pytest.raises(UserError, match="heatmaps: the released code's are up to"):
+            benching._check("heatmaps", ours, theirs)
+
+
+def test_a_folder_without_the_released_code_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rsnlib", "bench", "--released", str(tmp_path / "RSN"), "-o", str(tmp_path)])
+    with pytest.raises(SystemExit, match="error: .*RSN: no checkout of the released RSN code .*git clone"):
+        main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_the_released_code_needs_is_named(tmp_path):
+    folder = tmp_path / EXPERIMENT
+    folder.mkdir(parents=True)
+    (folder / "network.py").touch()
+    (folder / "config.py").write_text("import coloredlogs\nimport a_package_of_theirs\n")
+    before = set(sys.modules), list(sys.path)
+    with pytest.raises(UserError, match="needs a_package_of_theirs: pip install a_package_of_theirs"):
+        bench("cpu", tmp_path, sizes=SMALLEST)
+    assert (set(sys.modules), sys.path) == before
+    assert len(list(folder.iterdir())) == 2  # nothing is written into the checkout
+
+
+@pytest.mark.skipif("RSN_RELEASED" not in os.environ, reason="RSN_RELEASED names no checkout of the released code")
+def test_ours_and_the_released_code_agree_and_are_compared(tiny, tmp_path):
+    bench("cpu", os.environ["RSN_RELEASED"], "tiny", tmp_path, SMALLEST)
+    _, rows = read(tmp_path)
+    compared = {what for what, row in rows.items() if "ratio" in row}
+    assert all(any(what.startswith(part) for what in compared) for part in PARTS[:-1])
+    for what in compared:
+        row = rows[what]
+        assert row["ratio"] == pytest.approx(np.median(row["released seconds"]) / np.median(row["seconds"]))
