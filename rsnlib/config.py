@@ -16,7 +16,6 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import SKELETONS, Skeleton
 
-
 LONGEST = 10**6  # characters and values of settings
 
 

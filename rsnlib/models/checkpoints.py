@@ -311,8 +311,10 @@ def load_model(path):
         raise UserError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["rsnlib"])
+            about, tensors = json.loads((file.metadata() or {})["rsnlib"]), len(file.keys())
         saved = parse(Saved, {field.name: about[field.name] for field in fields(Saved)}, path)
+        if (blocks := saved.architecture.stages * sum(saved.architecture.depths)) > tensors:
+            raise ValueError(f"{tensors} tensors for {blocks} blocks")
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a model saved by rsnlib ({type(error).__name__}: {error})") from None
     with torch.device("meta"):  # no memory before the tensors of the file are known to fit
