@@ -1,3 +1,4 @@
+# ruff: noqa: E501, tables of texts and the report's paragraphs
 """What is never lost and what never gets in: a training killed at random moments, and malformed files of every kind.
 
     python tests/reliability.py --kills 100 --inputs 20000 -o results/reliability.md
@@ -97,7 +98,7 @@ def forked(work, pipe=None):
 
 
 def small_project(folder):
-    """A project with eight drawn people and one run, the smallest there is, whose state is kept after each iteration."""
+    """A project with eight drawn people and one run, the smallest there is."""
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     demo = values["datasets"]["demo"] | {"input_size": [64, 64], "more_input_sizes": {}}
     demo["schedule"] |= {"batch_size": 2, "epochs": None, "iterations": 12, "warmup": 2}
