@@ -1,6 +1,7 @@
 """params.yaml as frozen dataclasses: the only configuration there is. A wrong or unknown key is an error naming it."""
 
 import json
+import math
 from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +11,12 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import SKELETONS, Skeleton
+
+LONGEST = 10**6  # characters and values of settings
 
 
 def _odd(number):
@@ -27,12 +31,16 @@ def _once(names):
     return names
 
 
-strict = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-Size = tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]]
+strict = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+Side = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+Size = tuple[Side, Side]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Odd = Annotated[Count, AfterValidator(_odd)]
+Odd = Annotated[int, Field(ge=1, le=255), AfterValidator(_odd)]
+Depth = Annotated[int, Field(ge=1, le=100)]
+Enlargement = Annotated[float, Field(gt=-1, le=10)]
+RandomEnlargement = Annotated[float, Field(ge=0, le=10)]
 Kernels = tuple[Odd, Odd, Odd, Odd, Odd]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # part of file names
 Names = Annotated[tuple[Name, ...], AfterValidator(_once)]
@@ -54,7 +62,7 @@ class Architecture:
     """
 
     block: Literal["bottleneck", "res2net", "residual_steps"] = "residual_steps"
-    depths: tuple[Count, Count, Count, Count] = (2, 2, 2, 2)
+    depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 2)
     stages: Annotated[int, Field(ge=1, le=8)] = 1
     expansion: Annotated[int, Field(ge=1, le=8)] = 1
     branches: Annotated[int, Field(ge=2, le=6)] = 4
@@ -97,11 +105,11 @@ class Augmentation:
     flip: probability of mirroring
     """
 
-    enlarge: tuple[float, float]
-    random_enlarge: tuple[float, float]
+    enlarge: tuple[Enlargement, Enlargement]
+    random_enlarge: tuple[RandomEnlargement, RandomEnlargement]
     half_body: Fraction
     half_body_above: int
-    half_body_enlarge: tuple[float, float]
+    half_body_enlarge: tuple[RandomEnlargement, RandomEnlargement]
     scale: tuple[Positive, Positive]
     rotation: Annotated[float, Field(ge=0, le=180)]
     rotation_probability: Fraction
@@ -149,7 +157,7 @@ class Dataset:
     more_input_sizes: dict[Name, Size]
     kernels: Kernels
     augmentation: Augmentation
-    enlarge: tuple[float, float]
+    enlarge: tuple[Enlargement, Enlargement]
     blur: Odd
     schedule: Schedule
     skeleton: str | None = None
@@ -320,10 +328,12 @@ def load_params(path=None):
     """The parameters in `path`, by default params.yaml of the project."""
     path = Path(path) if path else project_root() / "params.yaml"
     try:
-        values = YAML(typ="safe").load(path)  # as DVC reads it
+        values = _read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     params = parse(Params, values, path)
     lists = {"run.models": params.run.models}
@@ -342,6 +352,28 @@ def load_params(path=None):
             raise UserError(f"{path}: evaluate.detections.{dataset}: detections are for data sets in COCO's format")
     _check_skeletons(params, path)
     return params
+
+
+def _read_yaml(path):
+    """What is in a YAML file, as DVC reads it. Raises ValueError where that is long: aliases of lists of aliases make a
+    few lines more than any memory holds."""
+    yaml = YAML(typ="safe", pure=True)
+    root = yaml.compose(path)
+    if root is None:
+        return None
+    if (length := _length(root, {})) > LONGEST:
+        raise ValueError(f"with its aliases written out it has {length:,} characters, more than {LONGEST:,}")
+    return yaml.constructor.construct_document(root)
+
+
+def _length(node, known):
+    """How long a YAML node is with its aliases written out: endless where it is in itself. known: {id: length}"""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = [part for pair in node.value for part in pair] if isinstance(node, MappingNode) else node.value
+        whole = isinstance(node, ScalarNode)
+        known[id(node)] = 1 + (len(parts) if whole else sum(_length(part, known) for part in parts))
+    return known[id(node)]
 
 
 def _check_skeletons(params, path):
@@ -364,7 +396,9 @@ def parse(kind, values, where):
     """`values` (mappings, lists and scalars) as the dataclass `kind`; a UserError says where each wrong key is."""
     try:
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(values, default=str))
-    except pydantic.ValidationError as error:
+    except (TypeError, ValueError, RecursionError) as error:
+        if not isinstance(error, pydantic.ValidationError):
+            raise UserError(f"{where}: not plain settings, mappings of names to values ({error})") from None
         problems = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {_say(e)}" for e in error.errors()]
         raise UserError(f"{where}: " + "; ".join(problems)) from None
 

@@ -148,10 +148,34 @@ class CropStore:
             self.people = People(
                 skeleton=from_description(about["skeleton"]), images=images[arrays.pop("image_rows")], **arrays
             )
+            self._check()
         except FileNotFoundError:
             raise UserError(f"{path}: no such crop store; the stage `prepare` writes it") from None
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (safetensors.SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: not a crop store ({error}); run the stage `prepare` again") from None
+
+    def _check(self):
+        """Raise ValueError where the arrays do not fit one another."""
+        people, keypoints = len(self.people.ids), len(self.people.skeleton)
+        shapes = {
+            "ids": (),
+            "image_ids": (),
+            "images": (),
+            "image_sizes": (2,),
+            "boxes": (4,),
+            "areas": (),
+            "scores": (),
+        }
+        shapes |= {"keypoints": (keypoints, 2), "visible": (keypoints,), "categories": ()}
+        arrays = {name: (getattr(self.people, name), shape) for name, shape in shapes.items()}
+        arrays |= {"matrices": (self.matrices, (2, 3)), "center": (self.center, (2,)), "scale": (self.scale, (2,))}
+        for name, (array, shape) in arrays.items():
+            if array.shape != (people, *shape):
+                raise ValueError(f"{name} has shape {array.shape}, not {(people, *shape)}")
+        ends = self.offsets
+        rising = ends.shape == (people + 1,) and ends[0] == 0 and (ends[1:] >= ends[:-1]).all()
+        if ends.dtype != np.int64 or not rising or ends[-1] != len(self.pixels):
+            raise ValueError("offsets do not divide its pixels among its people")
 
     def __len__(self):
         return len(self.people)

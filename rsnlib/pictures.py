@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from rsnlib.datasets import PERSON
 from rsnlib.datasets.detections import detected_person
-from rsnlib.datasets.people import Unusable, checked_box, finite_numbers, whole_number
+from rsnlib.datasets.people import Unusable, check_picture_size, checked_box, finite_numbers, whole_number
 from rsnlib.runtime import UserError, read_json
 
 # What is wrong with a video, `Video` says: FFmpeg and OpenCV need not add their details.
@@ -31,7 +31,8 @@ def read_picture(image):
         RGB or RGBA
 
     A photo that its camera marked as rotated (EXIF) is turned upright. Grey becomes three equal channels, 16 bits their
-    upper 8, what is transparent white. Of an animation the first picture is taken. Raises UserError for anything else.
+    upper 8, what is transparent white. Of an animation the first picture is taken. Raises UserError for anything else,
+    and for more than 2**26 pixels.
     """
     where = image if isinstance(image, (str, Path)) else "image"
     try:
@@ -49,6 +50,7 @@ def read_picture(image):
 
 def _pixels(image):
     """The array of a PIL image, upright."""
+    check_picture_size(image)
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         array = np.asarray(image)  # in some versions and formats 16 bits are held as 32
@@ -70,9 +72,14 @@ def _as_rgb(image, where):
         kinds = "(H, W) or (H, W, 1 to 4) of uint8, uint16 or bool"
         raise UserError(f"{where}: must be {kinds}, not {shape} of {image.dtype}")
     if image.shape[2] in (2, 4):
-        opaque = image[..., -1:] / np.float32(255)
-        image = (image[..., :-1] * opaque + 255 * (1 - opaque)).round().astype(np.uint8)
+        image = np.stack([_on_white(row) for row in image])  # row by row: as floats they are many times as large
     return np.broadcast_to(image, (*shape[:2], 3)).copy()
+
+
+def _on_white(row):
+    """A row of pixels (W, C + 1), the last channel how opaque they are, as uint8 (W, C)."""
+    opaque = row[:, -1:] / np.float32(255)
+    return (row[:, :-1] * opaque + 255 * (1 - opaque)).round().astype(np.uint8)
 
 
 class Video:

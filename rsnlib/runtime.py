@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import threading
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -136,8 +137,18 @@ def read_json(path):
                 return json.loads(contents.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
+def check_zip(path):
+    """Raise ValueError where the parts of the zip file `path` together say that they are larger than the file: torch
+    compresses nothing, so it is not torch's, and may fill any memory. A file that is no zip is left to others."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            size = sum(part.file_size for part in file.infolist())
+        if size > Path(path).stat().st_size:
+            raise ValueError(f"its parts are {size:,} bytes, more than the file")
 
 
 def fingerprint(*parts):

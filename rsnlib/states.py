@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rsnlib.runtime import UserError, whole_file
+from rsnlib.runtime import UserError, check_zip, whole_file
 
 KEPT = 2
 
@@ -55,7 +55,7 @@ class States:
             torch.save(state, file)
         try:
             check(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
             path.unlink()
             raise UserError(f"{path}: could not be read back after writing ({error})") from None
         for old in sorted(self.folder.glob("*.pt"))[:-KEPT]:
@@ -64,6 +64,7 @@ class States:
 
 def check(path):
     """Raise an error where a file of torch.save is not what was written: it is a zip with a checksum of every part."""
+    check_zip(path)
     with zipfile.ZipFile(path) as file:
         damaged = file.testzip()
     if damaged:

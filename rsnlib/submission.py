@@ -5,14 +5,16 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from rsnlib.config import load_params, project_root
-from rsnlib.datasets.mpii import read_list, read_test_images
+from rsnlib.datasets.matlab import read_matlab
+from rsnlib.datasets.mpii import LARGEST_FILE, read_list, read_test_images
 from rsnlib.datasets.people import Unusable, finite_numbers
 from rsnlib.runtime import UserError, read_json, whole_file
 from rsnlib.skeletons import COCO, MPII
@@ -21,6 +23,7 @@ SPLITS = ("val2017", "test-dev2017", "test-challenge2017")
 NAME = re.compile(rf"person_keypoints_({'|'.join(SPLITS)})_([A-Za-z0-9.-]+)_results")
 FIELDS = ("image_id", "category_id", "keypoints", "score")
 PERSON = 1
+LARGEST_RATIO = 100  # of a JSON to what it is compressed to; numbers come nowhere near
 
 MPII_FILE = "pred_keypoints_mpii.mat"
 MPII_ANNOTATIONS = "annot/mpii_human_pose_v1_u12_1.mat"
@@ -79,10 +82,13 @@ def check_submission(path):
             names = ", ".join(archive.namelist())
             if names != f"{path.stem}.json":
                 raise UserError(f"{path}: must hold {path.stem}.json alone, not {names or 'nothing'}")
-            entries = json.loads(archive.read(f"{path.stem}.json"))
+            (member,) = archive.infolist()
+            if member.file_size > LARGEST_RATIO * member.compress_size:
+                raise ValueError(f"{member.file_size:,} bytes in {member.compress_size:,}")
+            entries = json.loads(archive.read(member))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable zip of a JSON ({error})") from None
     check_entries(entries, path)
 
@@ -168,7 +174,7 @@ def check_mpii_submission(path, root):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     try:
-        pred = loadmat(path)["pred"][0]
+        pred = read_matlab(path, LARGEST_FILE)["pred"][0]
         names = [_image_name(image) for image in pred]
     except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{path}: no MATLAB file with `pred`, an annolist ({type(error).__name__}: {error})") from None

@@ -176,6 +176,7 @@ def write_table(table, folder, name, caption, decimals=1, formats=()):
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")
     align = ["right" if column in numbers else "left" for column in text]
     markdown = text.to_markdown(index=False, colalign=align, disable_numparse=True) + f"\n\n{caption}\n"
+    markdown = markdown.replace("<", "&lt;")  # names from data are no HTML, which Markdown passes on
     with whole_file(folder / f"{name}.md", "w") as file:
         file.write(markdown)
     style = text.map(latex).rename(columns=latex).style.hide(axis="index")

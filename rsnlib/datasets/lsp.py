@@ -2,14 +2,16 @@
 picture, the same 14 joints in both, the arrays turned and the flags the other way round."""
 
 import numpy as np
-from scipy.io import loadmat
 
+from rsnlib.datasets.matlab import read_matlab
 from rsnlib.datasets.people import Person, Unusable, checked_box, people_from_rows, read_image_size
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import LSP
 
 # The data sets have no boxes. Ours: the labelled joints' bounding box, enlarged by a fifth about its centre
 BOX_ENLARGEMENT = 1.2
+
+LARGEST_FILE = 2**26  # bytes, decompressed; the larger of the two data sets has 3.4 million
 
 
 def read(joints_file, images_folder, split):
@@ -40,7 +42,7 @@ def _read_joints(file, shape):
     """(N, *shape) of the file's `joints`, (*shape, N)."""
     wanted = f"({shape[0]}, {shape[1]}, N)"
     try:
-        joints = loadmat(file, appendmat=False).get("joints")
+        joints = read_matlab(file, LARGEST_FILE).get("joints")
     except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{file}: not readable as a MATLAB file ({error})") from None
     if not isinstance(joints, np.ndarray) or joints.dtype.kind not in "iuf" or joints.ndim != 3:

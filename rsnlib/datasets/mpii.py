@@ -1,8 +1,8 @@
 """MPII Human Pose (human-pose.mpi-inf.mpg.de), with the JSON annotations that pose estimation code commonly uses."""
 
 import numpy as np
-from scipy.io import loadmat
 
+from rsnlib.datasets.matlab import read_matlab
 from rsnlib.datasets.people import (
     Person,
     Unusable,
@@ -16,6 +16,7 @@ from rsnlib.runtime import UserError, read_json
 from rsnlib.skeletons import MPII
 
 PIXELS_PER_SCALE = 200
+LARGEST_FILE = 2**29  # bytes of MATLAB files, decompressed
 
 
 def read(annotations_file, images_folder, split):
@@ -55,7 +56,7 @@ def read_test_images(file):
             f"{file}: no such file; it is MPII's own, in mpii_human_pose_v1_u12_2.zip from human-pose.mpi-inf.mpg.de"
         )
     try:
-        release = loadmat(file)["RELEASE"][0, 0]
+        release = read_matlab(file, LARGEST_FILE)["RELEASE"][0, 0]
         test = release["img_train"].ravel() == 0
         annolist, rows = release["annolist"][:, test], release["single_person"].ravel()[test]
         return annolist, [_centers(*pair) for pair in zip(annolist["annorect"][0], rows, strict=True)]

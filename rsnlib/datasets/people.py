@@ -1,5 +1,7 @@
 """People: what every reader gives, whatever the files look like; and the checks that the readers share."""
 
+import contextlib
+import threading
 from dataclasses import dataclass, fields, replace
 from pathlib import PurePosixPath
 
@@ -12,6 +14,10 @@ from rsnlib.skeletons import Skeleton
 
 # Nothing that is measured in pixels comes near it; also keeps integers that no float can hold out of NumPy
 LARGEST_NUMBER = 1e9
+LARGEST_PICTURE = 2**26  # pixels; a file of a few kilobytes may say that it has any number of them
+LARGE_PICTURE = 2**24  # pixels; pictures with more are decoded one at a time
+
+LARGE = threading.Lock()
 
 PERSON = 1  # COCO's category
 
@@ -128,14 +134,22 @@ def _fault_of_image(path, expected_size):
     """
     try:
         with Image.open(path) as image:
+            check_picture_size(image)
             size = [image.height, image.width]
-            image.draft("L", (1, 1))  # a JPEG: read the whole file, but decode to an eighth of its size
-            image.load()
+            with LARGE if size[0] * size[1] > LARGE_PICTURE else contextlib.nullcontext():
+                image.draft("L", (1, 1))  # a JPEG: read the whole file, but decode to an eighth of its size
+                image.load()
     except Exception as error:  # a broken file can make an image library raise anything
         return _why_unreadable(error)
     if size != expected_size:
         return f"is {size[1]} x {size[0]} pixels, its annotation says {expected_size[1]} x {expected_size[0]}"
     return None
+
+
+def check_picture_size(image):
+    """Raise ValueError for an opened PIL image that has too many pixels to decode."""
+    if image.width * image.height > LARGEST_PICTURE:
+        raise ValueError(f"{image.width} x {image.height} pixels are too many; {LARGEST_PICTURE:,} is the limit")
 
 
 def _why_unreadable(error):
@@ -153,6 +167,7 @@ def read_image_size(path):
     """(height, width) from the header of the image file."""
     try:
         with Image.open(path) as image:
+            check_picture_size(image)
             return image.height, image.width
     except Exception as error:  # a broken file can make an image library raise anything
         raise Unusable(f"image {path}: {_why_unreadable(error)}") from None

@@ -3,16 +3,29 @@
 import json
 import pickle
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Annotated
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from rsnlib.config import Architecture, parse
+from rsnlib.config import Architecture, Size, parse, strict
 from rsnlib.models.network import Network
-from rsnlib.runtime import UserError, whole_file
+from rsnlib.runtime import UserError, check_zip, whole_file
+
+
+@dataclass(config=strict)
+class Saved:
+    """What of a network `load_model` builds it from."""
+
+    architecture: Architecture
+    keypoints: Annotated[int, Field(ge=1, le=1000)]
+    input_size: Size
+
 
 # Our names -> other people's, rule after rule. They count levels, up units, branches and steps from 1.
 SHARED_NAMES = (
@@ -100,17 +113,27 @@ def load_checkpoint(model, path_or_state_dict):
         for name, shape in wanted.items()
         if name in state and state[name].shape != shape
     ]
+    problems += [f"{name} is {what}" for name in wanted if name in state and (what := _no_plain_numbers(state[name]))]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{where} ({form} names) does not fit the network: {'; '.join(problems[:5])}{more}")
     weights = {
-        name: state[names[name]].reshape(tensor.shape) if names[name] in state else torch.zeros_like(tensor)
+        name: state[names[name]].reshape(tensor.shape) if names[name] in state else torch.zeros(tensor.shape)
         for name, tensor in ours.items()
     }
     if form == "rsn" and "stem.conv.weight" in weights:
         weights["stem.conv.weight"] = weights["stem.conv.weight"].flip(1)
+    if any(tensor.is_meta for tensor in ours.values()):
+        model.to_empty(device="cpu")
     model.load_state_dict(weights)
     return model
+
+
+def _no_plain_numbers(tensor):
+    """What keeps a tensor from being weights, in words, or None."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return f"stored as {'meta' if tensor.is_meta else tensor.layout}, not as plain numbers"
+    return "complex" if tensor.is_complex() else None
 
 
 def save_checkpoint(model, path, format):
@@ -222,6 +245,7 @@ def read_state_dict(path):
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        check_zip(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -287,10 +311,14 @@ def load_model(path):
         raise UserError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["rsnlib"])
-        model = Network(parse(Architecture, about["architecture"], path), about["keypoints"], about["input_size"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            about, tensors = json.loads((file.metadata() or {})["rsnlib"]), len(file.keys())
+        saved = parse(Saved, {field.name: about[field.name] for field in fields(Saved)}, path)
+        if (blocks := saved.architecture.stages * sum(saved.architecture.depths)) > tensors:
+            raise ValueError(f"{tensors} tensors for {blocks} blocks")
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a model saved by rsnlib ({type(error).__name__}: {error})") from None
+    with torch.device("meta"):  # no memory before the tensors of the file are known to fit
+        model = Network(saved.architecture, saved.keypoints, saved.input_size)
     load_checkpoint(model, path)
     model.about = about
     return model.eval()
