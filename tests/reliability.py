@@ -142,7 +142,7 @@ def damage(path, chance):
 def soak(folder, kills, seed=0):
     """Train the small project again and again, killed `kills` times at random moments; whenever a training ends, its
     weights must be the bytes of one that nothing interrupted. Returns the figures of the report."""
-    chance, started = random.Random(seed), time.monotonic()
+    chance, started = random.Random(seed), time.monotonic()  # every fourth kill is SIGTERM, one in five damages a state
     with contextlib.chdir(small_project(folder)):
         begun = time.monotonic()
         _, status = os.waitpid(forked(train_as_a_user), 0)
@@ -158,7 +158,7 @@ def soak(folder, kills, seed=0):
                     while states_in(folder) == before and time.monotonic() - begun < 2 * whole:
                         time.sleep(0.001)
                 time.sleep(chance.uniform(0, chance.choice([0.01, whole / 12])))
-                kind = signal.SIGTERM if chance.random() < 0.25 else signal.SIGKILL
+                kind = signal.SIGTERM if found["kills"] % 4 == 3 else signal.SIGKILL
                 os.kill(process, kind)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             if status == 0:
@@ -177,12 +177,12 @@ def soak(folder, kills, seed=0):
             found["while a state was written"] += any(Path("work/state").glob("*/.*.pt.*"))
             kept = sorted(Path("work/state").glob("*/*.pt"))
             assert len(kept) <= 3, f"{len(kept)} states are kept"
-            if len(kept) > 1 and chance.random() < 0.15:
+            if len(kept) > 1 and found["kills"] >= 5 * (found["newest state damaged"] + 1):
                 damage(kept[-1], chance)
                 found["newest state damaged"] += 1
     del found["under way"]
     seconds = time.monotonic() - started
-    return dict(found) | {"iterations": 12, "weights": wanted[0], "curves": wanted[1], "seconds": seconds}
+    return {**found, "iterations": 12, "weights": wanted[0], "curves": wanted[1], "seconds": seconds}
 
 
 def states_in(folder):
