@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import platform
 import re
 import time
@@ -28,12 +29,23 @@ from rsnlib.crops import CropStore, normalise, write_crop_store
 from rsnlib.datasets import annotations_path, read_people
 from rsnlib.datasets.demo import draw_people
 from rsnlib.decode import decode_heatmaps
+from rsnlib.deploy import fuse
 from rsnlib.losses import heatmap_loss
 from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import load_checkpoint
+from rsnlib.models.widen import MULTIPLES, widen
 from rsnlib.models.zoo import ZOO, create_model
 from rsnlib.released import ANNOTATIONS, PICTURES, Released
-from rsnlib.runtime import UserError, autocast, best_precision, one_thread, read_json, write_json, write_results
+from rsnlib.runtime import (
+    UserError,
+    autocast,
+    best_precision,
+    keep_memory,
+    one_thread,
+    read_json,
+    write_json,
+    write_results,
+)
 from rsnlib.tables import write_table
 from rsnlib.targets import heatmap_targets
 from rsnlib.train import make_batch, make_optimizer
@@ -65,7 +77,7 @@ class Sizes:
 
 
 SIZES = {
-    "cpu": Sizes(64, batch=8, deep=2, decoded=256, scored=50_000, turns=5, calls=1, matrix=2048, copied=2**28),
+    "cpu": Sizes(64, batch=16, deep=4, decoded=256, scored=50_000, turns=5, calls=1, matrix=2048, copied=2**28),
     "cuda": Sizes(64, batch=32, deep=32, decoded=1024, scored=50_000, turns=9, calls=10, matrix=8192, copied=2**31),
 }
 
@@ -104,6 +116,7 @@ class Bench:
 
     def __init__(self, device, sizes, released=None):
         self.device, self.sizes, self.released = torch.device(device), sizes, released
+        keep_memory()  # as training and prediction do; theirs has the good of it, too
         self.settings = load_params().dataset("coco")
         self.random = np.random.default_rng(0)
         self.ceilings = self._ceilings()
@@ -181,30 +194,38 @@ class Bench:
         model = model.to(self.device, memory_format=torch.channels_last)
         images = torch.from_numpy(self.random.standard_normal((people, 3, *INPUT), np.float32)).to(self.device)
         bgr, images = images.flip(1), images.contiguous(memory_format=torch.channels_last)
-        model.eval()
-        runs = [torch.no_grad()(lambda: model(images))]
+        if forward:
+            self._forward(name, fuse(model.eval()), images, theirs, bgr)
+        self._training(name, model, images, theirs, bgr)
+
+    def _forward(self, name, model, images, theirs, bgr):
+        people, precisions = len(images), self._precisions()
+        pairs = [(deepcopy(model).to(dtype), images.to(dtype)) for dtype in (getattr(torch, p) for p in precisions)]
+        runs = [torch.no_grad()(lambda pair=pair: pair[0](pair[1])) for pair in pairs]
         if theirs:
             theirs.eval()
             runs.append(torch.no_grad()(lambda: theirs(bgr)))
-            _check(f"{name}, heatmaps", runs[0](), runs[1]())
-        if forward:
-            seconds = self.seconds(*runs, calls=self.sizes.calls)
-            self.add(f"forward, {name}", people, *seconds, **self._cost(runs[0], people))
-        self._training(name, model, images, theirs, bgr)
+            _check(f"{name}, heatmaps", runs[precisions.index("float32")](), runs[-1]())
+        seconds = self.seconds(*runs, calls=self.sizes.calls)
+        for precision, run, own in zip(precisions, runs, seconds):
+            what = f"forward, {name}, {precision}"
+            self.add(what, people, own, *seconds[len(precisions) :], **self._cost(run, people, precision))
 
     def _training(self, name, model, images, theirs, bgr):
         people, schedule = len(images), self.settings.schedule
         targets = self._heatmaps(people).to(self.device)
         visible = torch.from_numpy(self.random.integers(0, 3, (people, KEYPOINTS))).to(self.device)
-        optimizer = make_optimizer(model.train(), schedule, weight_decay=1e-5)
+        precisions = self._precisions()
+        models = {precision: widen(model.train(), MULTIPLES[precision]) for precision in precisions}
+        models = {precision: each.to(memory_format=torch.channels_last) for precision, each in models.items()}
+        optimizers = {p: make_optimizer(each, schedule, weight_decay=1e-5) for p, each in models.items()}
 
         def loss(precision):
             with autocast(self.device, precision):
-                heads = model.heads(images)
+                heads = models[precision].heads(images)
             return heatmap_loss(heads, targets, visible)
 
-        precisions = list(dict.fromkeys([best_precision(self.device), "float32"]))
-        runs = [lambda precision=precision: _step(optimizer, loss(precision)) for precision in precisions]
+        runs = [lambda precision=precision: _step(optimizers[precision], loss(precision)) for precision in precisions]
         if theirs:
             their_optimizer = self.released.optimizer(theirs.train())
             valid = visible[..., None].float()
@@ -216,7 +237,11 @@ class Bench:
             what = f"training step, {name}, {precision}"
             self.add(what, people, own, *seconds[len(precisions) :], **self._cost(run, people, precision))
 
-    def _cost(self, run, people, precision="float32"):
+    def _precisions(self):
+        """The hardware's best, and float32."""
+        return list(dict.fromkeys([best_precision(self.device), "float32"]))
+
+    def _cost(self, run, people, precision):
         """What `run` costs, as `add` takes it; memory is that of what it makes."""
         operations, moved, live = counted(run)
         if self.device.type == "cuda":
@@ -329,7 +354,7 @@ class Bench:
         before = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions
-        for precision in dict.fromkeys(["float32", best_precision(self.device)]):
+        for precision in self._precisions():
             matrix = torch.ones(rows, rows, dtype=getattr(torch, precision), device=self.device)
             seconds = self.seconds(lambda matrix=matrix: matrix @ matrix, calls=self.sizes.calls)
             found[precision] = 2 * rows**3 / np.median(seconds)
@@ -387,10 +412,15 @@ def _hardware(device):
 
 @contextlib.contextmanager
 def _one_core():
-    threads = cv2.getNumThreads()
+    """Everything that starts in it, on one core; theirs to choose where the system has no way to say so."""
+    threads, cores = cv2.getNumThreads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     cv2.setNumThreads(1)
     try:
+        if cores:
+            os.sched_setaffinity(0, {min(cores)})
         with one_thread():
             yield
     finally:
         cv2.setNumThreads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)

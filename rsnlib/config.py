@@ -260,6 +260,7 @@ class Evaluate:
 
     flip_test: average the heatmaps with those of the mirrored crop
     decoding: the paper's quarter of a cell, or DARK's second-order refinement
+    precision: what the networks compute in
     nms: suppression by object keypoint similarity, for COCO's format, and its threshold; null: none, as in the paper
     detections: for a data set in COCO's format, a detector's boxes to judge it on instead of the true ones: a COCO
         results JSON below the data set's root
@@ -267,6 +268,7 @@ class Evaluate:
 
     flip_test: bool
     decoding: Literal["quarter", "dark"] = "quarter"
+    precision: Literal["float32", "bfloat16"] = "float32"
     nms: Literal["hard", "soft"] | None = None
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
     detections: dict[Name, str] = field(default_factory=dict)

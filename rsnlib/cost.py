@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,9 +25,15 @@ DRAWN = 8  # untrained blocks that are averaged
 
 @cache
 def cost(architecture, keypoints=17, input_size=INPUT):
-    """(parameters, multiply-adds for one crop) of a network: torch's flop counter on a network without memory."""
+    """(parameters, multiply-adds for one crop) of a network: torch's flop counter on a network without memory.
+
+    Counted as published: up units resize what they then convolve. Ours resize afterwards, which gives the same.
+    """
     with torch.device("meta"):
         model = Network(architecture, keypoints, input_size).eval()
+        for stage in model.stages:
+            for unit in stage.up[1:]:
+                unit.coarser.conv.register_forward_pre_hook(lambda _, given: interpolate(given[0], scale_factor=2))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model.heads(torch.empty(1, 3, *input_size))
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2

@@ -17,13 +17,15 @@ TOLERANCE = 1e-4  # of the highest peak
 
 def fuse(model):
     """A copy of `model` for inference, every batch norm folded into its convolution: the same heatmaps, faster. Save
-    the model itself; a fused one has no batch norms to load or train."""
+    the model itself; a fused one has no batch norms to load or train. A model without any is returned as it is."""
+    if not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()):
+        return model
     fused = copy.deepcopy(model).eval()
     for module in fused.modules():
         if isinstance(module, ConvNorm):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = torch.nn.Identity()
-    return fused.requires_grad_(False)
+    return fused.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def export_onnx(model, path):

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from tqdm import tqdm
 
+from rsnlib.deploy import fuse
 from rsnlib.figures import SIDES, limb_side
 from rsnlib.metrics import coco_results
 from rsnlib.pictures import Detections, Video, read_picture
@@ -53,7 +54,7 @@ def predict_files(model, inputs, output, boxes=None):
         empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
-    skeleton = skeleton_of(model)
+    model, skeleton = fuse(model), skeleton_of(model)
     detections = None if boxes is None else Detections(boxes, categories_of(model))
     files, problems = find_files(inputs)
     if not files:

@@ -32,6 +32,7 @@ from rsnlib.crops import (
     write_crop_store,
 )
 from rsnlib.datasets import read_detections, read_people
+from rsnlib.deploy import fuse
 from rsnlib.metrics import (
     accuracy,
     box_distances,
@@ -56,7 +57,16 @@ from rsnlib.predict import (
     predict_store_in_ways,
     skeleton_of,
 )
-from rsnlib.runtime import UserError, default_device, fingerprint, read_json, whole_file, write_json, write_results
+from rsnlib.runtime import (
+    UserError,
+    choose_precision,
+    default_device,
+    fingerprint,
+    read_json,
+    whole_file,
+    write_json,
+    write_results,
+)
 from rsnlib.site import clean_notebook, made_by, notebooks_folder
 from rsnlib.skeletons import SKELETONS
 from rsnlib.tables import (
@@ -181,7 +191,8 @@ def train(dataset, model, seed):
         raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
     # everything that a run's weights depend on
-    identity = [asdict(settings), asdict(description), asdict(params.train), seed, store.fingerprint, STATE_VERSION]
+    shared = asdict(params.train) | {"precision": choose_precision(default_device(), params.train.precision)}
+    identity = [asdict(settings), asdict(description), shared, seed, store.fingerprint, STATE_VERSION]
     mark = fingerprint(*identity, torch.__version__)
     figure = headline(settings.reader)
 
@@ -247,7 +258,7 @@ def evaluate(dataset, model, seed):
     """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
-    network = load_run(dataset, model, seed).to(default_device())
+    network = fuse(load_run(dataset, model, seed)).to(default_device(), getattr(torch, options.precision))
     store = load_store(dataset, "val", model)
     if dataset in options.detections:
         people = evaluation_people(dataset)
@@ -325,7 +336,7 @@ def evaluate_weights(weights, dataset, split=None, detections=None):
     """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
-    models = [load_model(path).to(default_device()) for path in weights]
+    models = [fuse(load_model(path)).to(default_device(), getattr(torch, options.precision)) for path in weights]
     people = evaluation_people(dataset, split, detections)
     for model, path in zip(models, weights):
         if model.keypoints != len(people.skeleton):

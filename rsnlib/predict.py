@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from rsnlib.crops import crop_matrix, evaluation_region, normalise, read_image, warp
 from rsnlib.datasets import PERSON
 from rsnlib.decode import decode_heatmaps, mirror_heatmaps
+from rsnlib.deploy import fuse
 from rsnlib.models.attention import PRM
 from rsnlib.pictures import Detections, check_boxes, find_people, read_picture
-from rsnlib.runtime import UserError, default_device
+from rsnlib.runtime import UserError, default_device, keep_memory
 from rsnlib.skeletons import SKELETONS, from_description
 
 BATCH = 32
@@ -38,7 +39,7 @@ class Poses:
 
 @torch.no_grad()
 def predict_heatmaps(model, crops, mirrored=None):
-    """Heatmaps (N, K, h, w) float32 of RGB uint8 crops (N, H, W, 3), on the model's device.
+    """Heatmaps (N, K, h, w) float32 of RGB uint8 crops (N, H, W, 3), on the model's device and in its precision.
 
     mirrored: Skeleton.mirrored to average with the heatmaps of the mirrored crops (flip test), None not to
     """
@@ -48,11 +49,11 @@ def predict_heatmaps(model, crops, mirrored=None):
 def _heatmaps_by_flip_test(model, crops, mirrored):
     """`predict_heatmaps` without and, unless `mirrored` is None, with the flip test, from one pass: {flip_test: (N, K,
     h, w)}."""
-    device = next(model.parameters()).device
-    images = normalise(torch.as_tensor(crops).to(device)).contiguous(memory_format=torch.channels_last)
+    like = next(model.parameters())
+    images = normalise(torch.as_tensor(crops).to(like.device)).to(like.dtype, memory_format=torch.channels_last)
     if mirrored is None:
-        return {False: model(images)}
-    heatmaps, flipped = model(torch.cat([images, images.flip(3)])).chunk(2)
+        return {False: model(images).float()}
+    heatmaps, flipped = model(torch.cat([images, images.flip(3)])).float().chunk(2)
     return {False: heatmaps, True: (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2}
 
 
@@ -66,7 +67,8 @@ def predict_store(model, store, flip_test=True, blur=5, decoding="quarter"):
 def predict_store_in_ways(model, store, ways, blur=5):
     """`predict_store` in each of W ways, (flip_test, decoding), from one pass of the crops and, where a way asks for
     them, the mirrored crops: keypoints (W, P, K, 2) and scores (W, P, K)."""
-    mirrored = _mirrored(store.people, ways)
+    keep_memory()
+    model, mirrored = fuse(model), _mirrored(store.people, ways)
     keypoints, scores = _places(store.people, ways)
     for first in range(0, len(store), BATCH):
         rows = range(first, min(first + BATCH, len(store)))
@@ -98,7 +100,8 @@ def predict_people_in_ways(models, people, enlarge, ways, blur=5):
     if any(height * largest[1] != width * largest[0] for height, width in sizes):
         shown = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise UserError(f"an ensemble's networks must see crops of one aspect, height to width, not {shown}")
-    mirrored = _mirrored(people, ways)
+    keep_memory()
+    models, mirrored = [fuse(model) for model in models], _mirrored(people, ways)
     center, scale = evaluation_region(people.boxes, largest, enlarge)
     matrices = {size: crop_matrix(center, scale, 0, size) for size in sizes}
     keypoints, scores = _places(people, ways)
@@ -163,7 +166,7 @@ def predict(model, image, boxes=None, flip_test=True):
     blur = getattr(model, "about", {}).get("blur", 5)
     keypoints = np.zeros((len(boxes), model.keypoints, 2))
     scores = np.zeros((len(boxes), model.keypoints))
-    model = model.to(default_device()).eval()
+    model = fuse(model).to(default_device()).eval()
     for first in range(0, len(boxes), BATCH):
         rows = slice(first, first + BATCH)
         heatmaps = predict_heatmaps(model, crops[rows], mirrored)

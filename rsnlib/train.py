@@ -1,9 +1,12 @@
 """The training loop, top to bottom: batches, optimiser, schedule, validation, and a state to go on from."""
 
 import contextlib
+import os
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -14,11 +17,12 @@ from rsnlib.augment import augment
 from rsnlib.crops import compose, invert, normalise, quick_warp
 from rsnlib.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
 from rsnlib.models.blocks import kept_statistics
-from rsnlib.runtime import UserError, autocast, default_device, termination
+from rsnlib.models.widen import MULTIPLES, narrow, widen
+from rsnlib.runtime import UserError, autocast, choose_precision, default_device, keep_memory, termination
 from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
 
-STATE_VERSION = 1  # counts up when the state of a run, or what a run does with it, changes
+STATE_VERSION = 2  # counts up when the state of a run, or what a run does with it, changes
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
 SAVE_SHARE = 0.05  # of the time, at most
@@ -37,6 +41,7 @@ def train(model, store, settings, schedule, *, state=None, **options):
     batch is computed in pieces of train.device_batch people, whose gradients add up; under torchrun the processes share
     the pieces, to the same weights (parallel.start first). The first process validates, logs and keeps the states.
     """
+    keep_memory()
     with contextlib.ExitStack() as stack:
         states = stack.enter_context(States(state)) if state and parallel.rank() == 0 else None
         terminated = stack.enter_context(termination())
@@ -74,22 +79,24 @@ def loop(
     states: States, or None; terminated: an event that asks the loop to save its state and stop
     """
     device = default_device()
+    precision = choose_precision(device, train.precision)
     torch.manual_seed(seed)
-    model = model.to(device, memory_format=torch.channels_last).train()
-    model.recompute(train.activation_checkpointing)
+    model = model.to(device).eval()
+    learner = widen(model, MULTIPLES[precision]).to(memory_format=torch.channels_last).train()
+    learner.recompute(train.activation_checkpointing)
     total = iterations(schedule, len(store), train.epochs)
     validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()
-    optimizer = make_optimizer(model, schedule, train.weight_decay)
+    optimizer = make_optimizer(learner, schedule, train.weight_decay)
     done, curve, losses = 0, [], []
     if before := parallel.from_first(states.newest() if states else None):
-        model.load_state_dict(before["model"])
+        learner.load_state_dict(before["learner"])
         optimizer.load_state_dict(before["optimizer"])
         done, curve = before["iteration"], before["curve"]
         losses = list(before["losses"].to(device) * (parallel.rank() == 0))  # they are sums over all processes
 
     def save(iteration):
         """Nothing random is in a state: a batch depends on its number alone."""
-        weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        weights = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
         pending = torch.stack(losses) if losses else torch.zeros(0)
         states.save(iteration, weights | {"iteration": iteration, "curve": curve, "losses": pending})
 
@@ -120,12 +127,12 @@ def loop(
         losses.append(torch.zeros((), device=device))
         for piece, people in zip(pieces, batch, strict=True):
             crops, keypoints, visible = (tensor.to(device, non_blocking=True) for tensor in people)
-            images = normalise(crops).contiguous(memory_format=torch.channels_last)
+            images = normalise(crops)
             targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
             # statistics of the first piece are kept, as those of the first GPU in the released code
-            kept = contextlib.nullcontext() if piece.start == 0 else kept_statistics(model)
-            with autocast(device, train.precision), kept:
-                heatmaps = model.heads(images) if intermediate_supervision else model(images)
+            kept = contextlib.nullcontext() if piece.start == 0 else kept_statistics(learner)
+            with autocast(device, precision), kept:
+                heatmaps = learner.heads(images) if intermediate_supervision else learner(images)
             if intermediate_supervision:
                 loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
             else:
@@ -133,7 +140,7 @@ def loop(
             loss = loss * (len(crops) / size)
             loss.backward()
             losses[-1] += loss.detach()
-        parallel.add_gradients(model)
+        parallel.add_gradients(learner)
         optimizer.step()
         bar.update(size)
 
@@ -151,8 +158,7 @@ def loop(
             }
             losses = []
             if iteration in validations and first_process:
-                row |= validate(model.eval())
-                model.train()
+                row |= validate(narrow(learner, model))
             bar.set_postfix(loss=f"{row['loss']:.1f}", refresh=False)
             curve.append(row)
             if log:
@@ -167,10 +173,10 @@ def loop(
                 f"stopped by SIGTERM after iteration {iteration} of {total}; the next run goes on from there"
             )
     bar.close()
-    parallel.share_statistics(model)
+    parallel.share_statistics(learner)
     if states and done < total:
         save(total)
-    return model.eval(), curve
+    return narrow(learner, model), curve
 
 
 def my_pieces(size, at_once):
@@ -219,7 +225,8 @@ def make_optimizer(model, schedule, weight_decay):
     in the targets' range, what is noise at first costs so much that they shrink to nothing and the rest learns little.
     """
     outputs = [parameter for norm in model.output_norms() for parameter in norm.parameters()]
-    others = [parameter for parameter in model.parameters() if not any(parameter is output for output in outputs)]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    others = [parameter for parameter in learning if not any(parameter is output for output in outputs)]
     groups = [{"params": others, "range": 1}, {"params": outputs, "range": schedule.output_scale}]
     return torch.optim.Adam(groups, lr=schedule.learning_rate, weight_decay=weight_decay, fused=True)
 
@@ -275,11 +282,18 @@ def cut_crops(rows, store, settings, random, pieces=(slice(None),)):
     flags, arrays. A piece is the same whichever others are cut."""
     matrices, keypoints, visible = augment(store.people.take(rows), settings.augmentation, store.input_size, random)
     matrices = compose(matrices, invert(store.matrices[rows]))  # from window pixels
-    crops = [
-        [quick_warp(store.window(row), matrix, store.input_size) for row, matrix in zip(rows[piece], matrices[piece])]
-        for piece in pieces
-    ]
-    return [(np.stack(some), keypoints[piece], visible[piece]) for some, piece in zip(crops, pieces, strict=True)]
+
+    def cut(row, matrix):
+        return quick_warp(store.window(row), matrix, store.input_size)
+
+    crops = [np.stack(list(_pool().map(cut, rows[piece], matrices[piece]))) for piece in pieces]
+    return [(some, keypoints[piece], visible[piece]) for some, piece in zip(crops, pieces, strict=True)]
+
+
+@cache
+def _pool():
+    """Threads that decode and warp: OpenCV lets other threads run meanwhile."""
+    return ThreadPoolExecutor(os.cpu_count(), "crops")
 
 
 def _rows(number, people, size, seed):

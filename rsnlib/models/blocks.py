@@ -32,6 +32,7 @@ class ResidualSteps(nn.Module):
 
     def __init__(self, branches, width):
         super().__init__()
+        self.branches = branches
         self.steps = nn.ModuleList(
             nn.ModuleList(ConvNorm(width, width, 3) for _ in range(branch + 1)) for branch in range(branches)
         )
@@ -39,7 +40,7 @@ class ResidualSteps(nn.Module):
     def forward(self, x):
         above = []  # outputs of the branch one up, step by step
         lasts = []
-        for part, branch in zip(x.chunk(len(self.steps), dim=1), self.steps, strict=True):
+        for part, branch in zip(x.chunk(self.branches, dim=1), self.steps, strict=True):
             outputs = []
             y = part
             for step, convolution in enumerate(branch):
@@ -58,10 +59,11 @@ class Res2Net(nn.Module):
 
     def __init__(self, branches, width):
         super().__init__()
+        self.branches = branches
         self.convolutions = nn.ModuleList(ConvNorm(width, width, 3) for _ in range(branches - 1))
 
     def forward(self, x):
-        first, *rest = x.chunk(len(self.convolutions) + 1, dim=1)
+        first, *rest = x.chunk(self.branches, dim=1)
         outputs = [first]
         for part, convolution in zip(rest, self.convolutions, strict=True):
             outputs.append(convolution(part + outputs[-1]))
@@ -116,7 +118,7 @@ class Residual(Recomputable):
         self.shortcut = nn.Identity() if same else ConvNorm(in_channels, out_channels, 1, stride, relu=False)
 
     def forward(self, x):
-        return torch.relu(self.expand(self.middle(self.reduce(x))) + self.shortcut(x))
+        return (self.expand(self.middle(self.reduce(x))) + self.shortcut(x)).relu_()
 
 
 def make_block(block, in_channels, channels, stride, expansion, branches, branch_width, width_of):

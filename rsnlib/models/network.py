@@ -50,9 +50,9 @@ class Up(Recomputable):
 
     def forward(self, down, coarser):
         x = self.lateral(down)
-        if self.coarser is not None:
-            x = x + self.coarser(resize(coarser, down.shape[-2:]))
-        up = torch.relu(x)
+        if self.coarser is not None:  # convolved before it is resized, which gives the same for a quarter of the work
+            x += self.coarser.bn(resize(self.coarser.conv(coarser), down.shape[-2:]))
+        up = x.relu_()
         return up, None if self.skip_up is None else self.skip_down(down) + self.skip_up(up)
 
 
@@ -117,7 +117,7 @@ class Network(nn.Module):
         self.architecture = architecture
         self.keypoints = keypoints
         self.input_size = tuple(input_size)
-        self.stem = ConvNorm(3, WIDTHS[0], 7, 2)
+        self.stem = ConvNorm(3, WIDTHS[0], 7, 2, relu=False)
         self.pool = nn.MaxPool2d(3, 2, 1)
         last = architecture.stages - 1
         self.stages = nn.ModuleList(
@@ -127,7 +127,7 @@ class Network(nn.Module):
 
     def features(self, images):
         """The up units' features of each stage: list over stages of four (N, 256, ...), coarse to fine."""
-        x = self.pool(self.stem(images))
+        x = self.pool(self.stem(images)).relu_()  # the maximum first: a quarter as many to compare with zero
         skips = [None] * len(WIDTHS)
         features = []
         for stage in self.stages:
@@ -170,4 +170,6 @@ def draw_weights(network):
 
 def resize(x, size):
     """Bilinear, corners aligned, as everywhere in the released code."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
     return interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
