@@ -332,8 +332,8 @@ class Bench:
         if self.released:
             sentences += [
                 "released: the released code on the same input with the same weights, in turns with ours; ratio: how",
-                "many times as fast ours is. It trains in float32, reads pictures where ours reads the crop store, and",
-                "leaves judging to pycocotools (timed on a tenth of the people).",
+                "many times as fast ours is. It computes in float32, reads pictures where ours reads crop stores, and",
+                "leaves judging to pycocotools (timed on a tenth of the people). Freed memory is kept for both.",
             ]
         return " ".join(sentences)
 

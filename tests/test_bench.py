@@ -45,7 +45,7 @@ def test_every_part_is_a_row_of_the_table_and_the_json(tiny, tmp_path):
     training = rows["training step, tiny, float32"]
     reached = training["GFLOP"] * 1e9 * training["people/s"] / report["ceilings"]["float32"]
     assert training["of matmul (%)"] == pytest.approx(100 * reached)
-    assert training["GFLOP"] > 2.5 * rows["forward, tiny"]["GFLOP"] and training["memory (GiB)"] > 0.01
+    assert training["GFLOP"] > 2.5 * rows["forward, tiny, float32"]["GFLOP"] and training["memory (GiB)"] > 0.01
     assert "released" not in table and torch.__version__ in table
 
 

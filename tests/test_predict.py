@@ -1,5 +1,7 @@
 """A picture and boxes to poses, with a network whose heatmaps are known."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from rsnlib.crops import CropStore, write_crop_store
+from rsnlib.deploy import fuse
+from rsnlib.models.zoo import create_model
 from rsnlib.predict import WAYS, predict, predict_heatmaps, predict_store, predict_store_in_ways
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
@@ -148,6 +152,26 @@ def test_all_ways_are_those_of_one_at_a_time_from_one_pass(draw_dot, make_people
         alone = predict_store(model, store, flip_test, 7, decoding)
         np.testing.assert_array_equal(keypoints[way], alone[0])
         np.testing.assert_array_equal(scores[way], alone[1])
+
+
+def test_a_network_predicts_fused_and_nearly_in_bfloat16_what_it_predicts_as_it_is(draw_dot):
+    torch.manual_seed(0)
+    model = create_model({"depths": [1, 1, 1, 1]}, 17, SIZE).eval()
+    crops = np.stack([draw_dot(*SIZE, 30 + 10 * person, 40) for person in range(3)])
+    plain, fused, half = (
+        predict_heatmaps(each, crops, COCO.mirrored) for each in (model, fuse(model), fuse(model).to(torch.bfloat16))
+    )
+    assert plain.dtype == fused.dtype == half.dtype == torch.float32
+    peak = plain.abs().max()
+    assert (fused - plain).abs().max() < 1e-5 * peak
+    assert 0 < (half - plain).abs().max() < 0.05 * peak
+
+
+def test_the_callers_network_stays_as_it_is(draw_dot):
+    model = create_model({"depths": [1, 1, 1, 1]}, 17, SIZE)
+    before = copy.deepcopy(model.state_dict())
+    predict(model, draw_dot(200, 240, *DOT), BOXES)
+    assert model.training and all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_without_a_flip_test_nothing_is_mirrored(make_people, draw_dot, tmp_path):
