@@ -498,6 +498,8 @@ def try_all(base):
                 verdict, text = "cannot be tried here", str(reason)
             except Failed as reason:
                 verdict, text = "FAILED", str(reason)
+            except Exception as error:  # the others are worth trying
+                verdict, text = "FAILED", f"{type(error).__name__}: {error}"
             row = {"section": section, "tried": scenario.__doc__, "verdict": verdict}
             text = " ".join(text.split()).replace("|", "/")  # in a cell of a table
             rows.append(row | {"came of it": text, "seconds": time.monotonic() - begun})
