@@ -91,16 +91,33 @@ def warp(images, matrices, input_size, device="cpu"):
     """
     height, width = input_size
     largest = np.max([image.shape[:2] for image in images], axis=0)
-    batch = torch.zeros((len(images), *largest, 3), dtype=torch.uint8)
-    for row, image in enumerate(images):
-        batch[row, : image.shape[0], : image.shape[1]] = torch.from_numpy(image)
-    batch = batch.to(device).permute(0, 3, 1, 2).float()
-    back = torch.as_tensor(invert(np.asarray(matrices)), dtype=torch.float32, device=device)
+    back = invert(np.asarray(matrices))
+    # on a CPU, memory that nothing is written to is not taken
+    number = np.float32 if torch.device(device).type == "cpu" else np.uint8
+    batch = np.zeros((len(images), *largest, 3), number)
+    for row, (image, part) in enumerate(zip(images, _seen(back, input_size, largest))):
+        seen = image[part]
+        batch[row][part][: seen.shape[0], : seen.shape[1]] = seen
+    batch = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()
+    back = torch.as_tensor(back, dtype=torch.float32, device=device)
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     grid = torch.stack([x, y, torch.ones_like(x)], dim=-1).float() @ back.transpose(1, 2)[:, None]  # picture pixels
     size = torch.tensor([largest[1], largest[0]], device=device)
     crops = grid_sample(batch, (2 * grid + 1) / size - 1, mode="bilinear", align_corners=False)
     return crops.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _seen(back, input_size, picture):
+    """What crops may look at of pictures of height and width `picture`: a slice of rows and one of columns for each
+    matrix of `back` (N, 2, 3), crop pixels to picture pixels. Coordinates in float32 are off by less than the margin.
+    """
+    height, width = input_size
+    corners = transform(back, np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))  # (N, 4, 2)
+    limits = np.asarray(picture)[::-1]
+    margin = 2 + 1e-6 * limits
+    first = np.clip(np.floor(corners.min(axis=1) - margin), 0, limits).astype(int)
+    last = np.clip(np.ceil(corners.max(axis=1) + margin), first, limits).astype(int)
+    return [(slice(top, bottom), slice(left, right)) for (left, top), (right, bottom) in zip(first, last)]
 
 
 def quick_warp(image, matrix, input_size):

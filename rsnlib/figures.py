@@ -319,7 +319,7 @@ def accuracy_against_cost(table, figure_name):
     keys = ["source", "model", "input", "multiply_adds"]
     points = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "min", "max"]).reset_index()
     points["family"] = points["model"].str.replace(r"^\dx", "", regex=True) + points["input"]
-    usual = table["input"].mode()[0]
+    usual = next(iter(table["input"].mode()), "of any size")
     for index, (source, color) in enumerate(_colors(table["source"]).items()):
         here = points[points["source"] == source]
         style = {"marker": MARKERS[index], "markersize": 6 + 3 * (index % 2), "fillstyle": "none", "color": color}

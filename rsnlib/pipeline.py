@@ -6,7 +6,7 @@ import platform
 import signal
 import sys
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -203,15 +203,19 @@ def train(dataset, model, seed):
     torch.manual_seed(seed)
     network = create_model(description.architecture, len(skeleton), settings.input_size)
     folder = results_path(dataset, "train", run_name(model, seed))
-    first = parallel.rank() == 0
-    dvclive = partial(Live, str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
-    with dvclive() if first else contextlib.nullcontext() as live:
+    with contextlib.ExitStack() as stack:
+
+        @lru_cache
+        def live():
+            """Begun with the first row, once this process has the run to itself: it takes earlier curves away."""
+            options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "monitor_system": False}
+            return stack.enter_context(Live(str(folder), **options))
 
         def log(row):
-            live.step = row["iteration"]
+            live().step = row["iteration"]
             for name, value in row.items():
                 if name != "iteration":
-                    live.log_metric(name, value)
+                    live().log_metric(name, value)
 
         network, curve = train_model(
             network,
@@ -229,7 +233,7 @@ def train(dataset, model, seed):
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
     about |= {"enlarge": settings.enlarge, "blur": settings.blur, "machine": machine()}
     about["categories"] = np.unique(store.people.categories).tolist()
-    if first:
+    if parallel.rank() == 0:
         save_model(network, weights_path(dataset, model, seed), about)
     return pd.DataFrame(curve)
 
@@ -701,11 +705,13 @@ def run_notebook(name, parameters):
             extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--InlineBackend.figure_formats=jpeg"],
         )
     except papermill.PapermillExecutionError as error:
+        print(file=sys.stderr)  # a progress bar leaves its line open
         if error.ename == "UserError":
             raise UserError(error.evalue) from None
         print("\n".join(error.traceback), file=sys.stderr)
         raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
     except DeadKernelError:
+        print(file=sys.stderr)
         why = "stopped by SIGTERM" if stopped else "its kernel died; is there too little memory?"
         raise UserError(f"{source.relative_to(root)}: {why}") from None
     finally:

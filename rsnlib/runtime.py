@@ -58,9 +58,11 @@ def whole_file(path, mode="wb"):
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            error = error.__context__  # torch.save's, which could not finish the file
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):  # not about another file
             with writing(path):
-                raise
+                raise error
         raise
 
 

@@ -62,7 +62,8 @@ def _filled(template, item):
 
 def clean_notebook(path, about):
     """Take out of an executed notebook what is of no interest to a reader or different each time: papermill's own cell,
-    progress bars, times. The same results leave the same bytes. about: what `made_by` says; stays in its metadata.
+    progress bars, times, objects' addresses. The same results leave the same bytes. about: what `made_by` says; stays
+    in its metadata.
     """
     notebook = nbformat.read(path, 4)
     kept = {key: value for key, value in notebook.metadata.items() if key == "kernelspec"}
@@ -73,6 +74,8 @@ def clean_notebook(path, about):
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_a_result(output)]
+            for data in (output["data"] for output in cell.outputs if "text/plain" in output.get("data", {})):
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", data["text/plain"])
     with whole_file(path, "w") as file:
         nbformat.write(notebook, file)
 

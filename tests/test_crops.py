@@ -1,6 +1,9 @@
 """Crops: where they come from in the picture, and the crop store as a file."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -104,6 +107,32 @@ def test_pictures_of_different_sizes_are_warped_together_as_alone():
     for row in range(2):
         alone = warp(pictures[row : row + 1], matrices[row : row + 1], SIZE)[0]
         np.testing.assert_allclose(together[row].int(), alone.int(), atol=1)
+
+
+def test_a_crop_of_a_part_is_that_of_the_whole_picture_to_the_last_bit(monkeypatch):
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 700, (300, 2))
+    pictures = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    center, scale = random.uniform(-0.2, 1.2, (300, 2)) * sizes[:, ::-1], random.uniform(1, 900, (300, 1)) * [3, 4]
+    matrices = crop_matrix(center, scale, random.uniform(-180, 180, 300), SIZE)
+    of_parts = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
+    monkeypatch.setattr(crops, "_seen", lambda back, input_size, picture: [(slice(None), slice(None))] * len(back))
+    of_wholes = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
+    np.testing.assert_array_equal(of_parts, of_wholes)
+
+
+def test_a_small_crop_of_a_large_picture_takes_little_memory():
+    code = """
+        import resource, numpy
+        from rsnlib.crops import crop_matrix, warp
+        picture = numpy.ones((8000, 8000, 3), numpy.uint8)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        crop = warp([picture], crop_matrix([[4000, 4000]], [[300, 400]], 0, (64, 48)), (64, 48))
+        assert crop.eq(1).all()
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100  # MiB; the whole picture would take 730
 
 
 def test_what_lies_outside_the_picture_is_black():

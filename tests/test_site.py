@@ -52,17 +52,17 @@ def test_a_parameter_that_is_missing_is_named(project):
 
 
 def test_the_same_results_leave_the_same_notebook(project):
-    result = new_output("execute_result", {"text/plain": "2"}, execution_count=1)
     bar = new_output("display_data", {site.WIDGET: {"model_id": "x"}})
     left = []
     for time in ("12:00", "12:01"):
+        result = new_output("execute_result", {"text/plain": f"<Styler at 0x7f{time[-2:]}>"}, execution_count=1)
         path = execute("demo/tables", new_output("stream", name="stderr", text=time), bar, result, time=time)
         site.clean_notebook(path, {"stage": "tables@demo", "parameters": ""})
         left.append(path.read_bytes())
     assert left[0] == left[1]
     notebook = nbformat.read(path, 4)
     assert [cell.source for cell in notebook.cells] == ["# A title", "1 + 1"]
-    assert notebook.cells[1].outputs == [result]
+    assert [output["data"] for output in notebook.cells[1].outputs] == [{"text/plain": "<Styler>"}]
 
 
 def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):

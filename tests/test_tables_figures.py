@@ -522,6 +522,12 @@ def test_seeds_are_one_mark_with_their_range():
     assert axes.collections[0].get_segments()[0].tolist() == [[1, 40], [1, 60]]
 
 
+def test_where_no_network_was_published_the_figure_is_empty():
+    table = pd.DataFrame(columns=["model", "source", "input", "multiply_adds", "accuracy"])
+    (axes,) = figures.accuracy_against_cost(table, "AP").axes
+    assert not axes.lines and axes.get_xlabel() == "multiply-adds of one person (G), input of any size"
+
+
 def test_predictions_stand_beside_the_truth():
     person = CROP, KEYPOINTS, np.where(np.arange(17) < 10, 2, 0), KEYPOINTS + 3, "similarity 0.90"
     figure = figures.predictions({"best": [person] * 3, "worst": [person]}, COCO)
