@@ -92,9 +92,9 @@ def damage(path, chance):
     """Cut a file short, empty it or change a byte of it."""
     contents = bytearray(path.read_bytes())
     kind = chance.choice(["cut", "empty", "changed"])
-    if kind == "changed":
+    if kind == "changed" and contents:  # an earlier damage may have emptied it
         contents[chance.randrange(len(contents))] ^= 1 + chance.randrange(255)
-    path.write_bytes({"cut": contents[: chance.randrange(len(contents))], "empty": b"", "changed": contents}[kind])
+    path.write_bytes({"cut": contents[: chance.randrange(len(contents) or 1)], "empty": b"", "changed": contents}[kind])
 
 
 def soak(folder, kills, seed=0):
