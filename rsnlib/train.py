@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import torch
@@ -286,14 +285,9 @@ def cut_crops(rows, store, settings, random, pieces=(slice(None),)):
     def cut(row, matrix):
         return quick_warp(store.window(row), matrix, store.input_size)
 
-    crops = [np.stack(list(_pool().map(cut, rows[piece], matrices[piece]))) for piece in pieces]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV lets other threads run while it decodes and warps
+        crops = [np.stack(list(pool.map(cut, rows[piece], matrices[piece]))) for piece in pieces]
     return [(some, keypoints[piece], visible[piece]) for some, piece in zip(crops, pieces, strict=True)]
-
-
-@cache
-def _pool():
-    """Threads that decode and warp: OpenCV lets other threads run meanwhile."""
-    return ThreadPoolExecutor(os.cpu_count(), "crops")
 
 
 def _rows(number, people, size, seed):

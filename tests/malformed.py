@@ -427,7 +427,7 @@ class Inputs:
         if chance.random() < 0.3:
             return chance.choice(whole).encode()
         tokens = [place for place, character in enumerate(text) if character in ':,[{"']
-        place = chance.choice(tokens)
+        place = chance.choice(tokens or [0])
         odd = chance.choice(
             [
                 "!!python/name:os.system ",

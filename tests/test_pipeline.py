@@ -12,8 +12,8 @@ from rsnlib.datasets.demo import draw_people
 
 
 def run(project, *command, code=0):
-    """The output of a command in the project, where nothing but ASCII is expected and nobody is at home."""
-    return run_as_user(project, *command, code=code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", HOME=None)
+    """The output of a command in the project, where nobody is at home."""
+    return run_as_user(project, *command, code=code, HOME=None)
 
 
 def edit_params(project, edit):

@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import json
+import os
 import re
+import signal
 import struct
 import sys
 import zipfile
@@ -24,6 +26,7 @@ from soak import soak
 from rsnlib import site
 from rsnlib.config import load_params
 from rsnlib.crops import CropStore
+from rsnlib.datasets import matlab
 from rsnlib.datasets.lsp import read_extended
 from rsnlib.datasets.people import Unusable, image_inside, read_image_size
 from rsnlib.models.checkpoints import load_checkpoint, load_model
@@ -220,3 +223,19 @@ def test_text_from_data_is_no_markup_in_the_site(tmp_path, monkeypatch):
     page = site.write_site().read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert script not in page and "<img src=x" not in page
+
+
+def crash(*_, **__):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def take_all_memory(*_, **__):
+    return bytes(2**33)
+
+
+@pytest.mark.parametrize(("harm", "reason"), [(crash, "crashes"), (take_all_memory, "MemoryError")])
+def test_a_matlab_file_that_harms_its_reader_is_refused(tmp_path, monkeypatch, harm, reason):
+    (tmp_path / "joints.mat").write_bytes(mat_bytes({"joints": np.zeros((14, 3, 1))}))
+    monkeypatch.setattr(matlab, "loadmat", harm)
+    with pytest.raises(UserError, match=rf"joints.mat: not readable as a MATLAB file \(.*{reason}"):
+        read_extended(tmp_path / "joints.mat", tmp_path, [1, 1])
