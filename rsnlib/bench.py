@@ -217,7 +217,8 @@ class Bench:
         targets = self._heatmaps(people).to(self.device)
         visible = torch.from_numpy(self.random.integers(0, 3, (people, KEYPOINTS))).to(self.device)
         precisions = self._precisions()
-        models = {precision: widen(model.train(), MULTIPLES[precision]) for precision in precisions}
+        multiples = {precision: MULTIPLES.get((self.device.type, precision), 1) for precision in precisions}
+        models = {precision: widen(model.train(), multiples[precision]) for precision in precisions}
         models = {precision: each.to(memory_format=torch.channels_last) for precision, each in models.items()}
         optimizers = {p: make_optimizer(each, schedule, weight_decay=1e-5) for p, each in models.items()}
 

@@ -10,8 +10,10 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rsnlib.models.blocks import ConvNorm
+from rsnlib.models.norms import PRECISIONS
 from rsnlib.runtime import check_writable, whole_file
 
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 TOLERANCE = 1e-4  # of the highest peak
 
 
@@ -25,7 +27,23 @@ def fuse(model):
         if isinstance(module, ConvNorm):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = torch.nn.Identity()
+            module.__class__ = Folded
     return fused.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+class Folded(ConvNorm):
+    """A ConvNorm whose batch norm is folded into its convolution: on a CPU with oneDNN, sum and ReLU are as well."""
+
+    def forward(self, x, other=None):
+        if x.device.type != "cpu" or not ONEDNN or torch.compiler.is_compiling() or x.dtype not in PRECISIONS:
+            return super().forward(x, other)
+        conv, relu = self.conv, "relu" if self.relu else "none"
+        shape = conv.padding, conv.stride, conv.dilation, conv.groups
+        if other is None:
+            operation, sums = torch.ops.mkldnn._convolution_pointwise, (relu,)
+            return operation(x, conv.weight, conv.bias, *shape, *sums, [], None)
+        operation, sums = torch.ops.mkldnn._convolution_pointwise.binary, ("add", 1.0, relu)
+        return operation(x, other, conv.weight, conv.bias, *shape, *sums, [], None)
 
 
 def export_onnx(model, path):

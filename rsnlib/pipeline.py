@@ -478,7 +478,8 @@ def code_fingerprint(*stages):
     paths = [
         root / path for stage in stages for path in known[stage]["deps"] if path.startswith(("rsnlib", "notebooks"))
     ]
-    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.*"))}
+    files = {file for file in files if file.suffix in (".c", ".ipynb", ".py")}
     digests = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return fingerprint(digests)
 

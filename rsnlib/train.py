@@ -21,7 +21,7 @@ from rsnlib.runtime import UserError, autocast, choose_precision, default_device
 from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
 
-STATE_VERSION = 2  # counts up when the state of a run, or what a run does with it, changes
+STATE_VERSION = 3  # counts up when the state of a run, or what a run does with it, changes
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
 SAVE_SHARE = 0.05  # of the time, at most
@@ -81,7 +81,7 @@ def loop(
     precision = choose_precision(device, train.precision)
     torch.manual_seed(seed)
     model = model.to(device).eval()
-    learner = widen(model, MULTIPLES[precision]).to(memory_format=torch.channels_last).train()
+    learner = widen(model, MULTIPLES.get((device.type, precision), 1)).to(memory_format=torch.channels_last).train()
     learner.recompute(train.activation_checkpointing)
     total = iterations(schedule, len(store), train.epochs)
     validations = {round(total * (i + 1) / train.validations) for i in range(train.validations)} if validate else set()

@@ -24,6 +24,7 @@ from rsnlib.crops import CropStore, normalise, write_crop_store
 from rsnlib.datasets import read_people
 from rsnlib.models.checkpoints import load_model
 from rsnlib.models.network import Network, Up, resize
+from rsnlib.models.norms import plain_norms
 from rsnlib.models.zoo import create_model
 from rsnlib.runtime import UserError
 from rsnlib.train import iterations, learning_rate_factor, make_batch, make_optimizer, train
@@ -94,7 +95,7 @@ def test_twenty_steps_have_the_losses_of_the_plain_form(run, monkeypatch):
     float64: in float32 even two plain trainings whose weights start 1e-7 apart are nearly 1e-3 apart by then."""
     schedule = replace(SCHEDULE, batch_size=8, iterations=20, learning_rate=4e-4, warmup=2400, output_scale=1)
     monkeypatch.setattr(training, "normalise", lambda crops: normalise(crops).double())
-    monkeypatch.setattr(training, "MULTIPLES", {"float32": 32})
+    monkeypatch.setattr(training, "MULTIPLES", {("cpu", "float32"): 32})
 
     def losses():
         torch.manual_seed(0)
@@ -104,7 +105,7 @@ def test_twenty_steps_have_the_losses_of_the_plain_form(run, monkeypatch):
     fast = losses()
 
     def up(unit, down, coarser):
-        x = unit.lateral(down)
+        x = unit.lateral.bn(unit.lateral.conv(down))
         if unit.coarser is not None:
             x = x + unit.coarser(resize(coarser, down.shape[-2:]))
         return torch.relu(x), None
@@ -348,7 +349,8 @@ def test_a_piece_of_a_batch_is_that_part_of_the_whole(store, demo_settings):
 def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
     monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda norm, x: x)  # the only thing that sees a batch
     once = replace(SCHEDULE, iterations=1)
-    (whole, curve), (pieces, same) = run(once), run(once, shared=replace(SHARED, device_batch=1))
+    with plain_norms():
+        (whole, curve), (pieces, same) = run(once), run(once, shared=replace(SHARED, device_batch=1))
     for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
         if a.grad is not None:
             torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-5 * a.grad.abs().max().item())

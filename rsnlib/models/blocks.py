@@ -6,21 +6,26 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from rsnlib.models.norms import norm
+
 
 class ConvNorm(nn.Module):
-    """Convolution (with bias, as in the released code), batch norm and, unless `relu=False`, ReLU.
+    """Convolution (with bias, as in the released code), batch norm, plus `other`, and, unless `relu=False`, ReLU.
 
-    x: (N, in_channels, h, w) -> (N, out_channels, h / stride, w / stride)
+    x: (N, in_channels, h, w) -> (N, out_channels, h / stride, w / stride), and so is other, which may be missing
     """
 
     def __init__(self, in_channels, out_channels, kernel=1, stride=1, groups=1, relu=True):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
         self.bn = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+        self.relu = relu
 
-    def forward(self, x):
-        return self.relu(self.bn(self.conv(x)))
+    def forward(self, x, other=None):
+        return norm(self.conv(x), self.bn, self.relu, other)
+
+    def extra_repr(self):
+        return f"relu={self.relu}"
 
 
 class ResidualSteps(nn.Module):
@@ -42,7 +47,7 @@ class ResidualSteps(nn.Module):
         lasts = []
         for part, branch in zip(x.chunk(self.branches, dim=1), self.steps, strict=True):
             outputs = []
-            y = part
+            y = part.contiguous(memory_format=torch.channels_last)  # added to faster than a part of something
             for step, convolution in enumerate(branch):
                 y = convolution(y + above[step] if step < len(above) else y)
                 outputs.append(y)
@@ -89,15 +94,15 @@ class Recomputable(nn.Module):
 @contextlib.contextmanager
 def kept_statistics(module):
     """The batch norms of a module leave their running statistics as they are."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
+    before = [(each.momentum, each.num_batches_tracked) for each in norms]
+    for each in norms:
+        each.momentum, each.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+        for each, (momentum, batches) in zip(norms, before, strict=True):
+            each.momentum, each.num_batches_tracked = momentum, batches
 
 
 BRANCHES = {"res2net": Res2Net, "residual_steps": ResidualSteps}
@@ -118,7 +123,7 @@ class Residual(Recomputable):
         self.shortcut = nn.Identity() if same else ConvNorm(in_channels, out_channels, 1, stride, relu=False)
 
     def forward(self, x):
-        return (self.expand(self.middle(self.reduce(x))) + self.shortcut(x)).relu_()
+        return self.expand(self.middle(self.reduce(x)), self.shortcut(x))
 
 
 def make_block(block, in_channels, channels, stride, expansion, branches, branch_width, width_of):
@@ -137,4 +142,4 @@ def make_block(block, in_channels, channels, stride, expansion, branches, branch
         inner = branches * width
         reduce, middle = ConvNorm(in_channels, inner, 1, stride), BRANCHES[block](branches, width)
     out_channels = channels * expansion
-    return Residual(in_channels, out_channels, stride, reduce, middle, ConvNorm(inner, out_channels, relu=False))
+    return Residual(in_channels, out_channels, stride, reduce, middle, ConvNorm(inner, out_channels))

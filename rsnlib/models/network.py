@@ -6,6 +6,7 @@ from torch.nn.functional import interpolate
 
 from rsnlib.models.attention import make_attention
 from rsnlib.models.blocks import ConvNorm, Recomputable, make_block
+from rsnlib.models.norms import norm
 from rsnlib.targets import heatmap_size
 
 WIDTHS = (64, 128, 256, 512)  # base channels of the four levels, fine to coarse
@@ -43,16 +44,15 @@ class Up(Recomputable):
 
     def __init__(self, channels, coarsest, skips):
         super().__init__()
-        self.lateral = ConvNorm(channels, UP_CHANNELS, relu=False)
+        self.lateral = ConvNorm(channels, UP_CHANNELS)
         self.coarser = None if coarsest else ConvNorm(UP_CHANNELS, UP_CHANNELS, relu=False)
         self.skip_down = ConvNorm(channels, channels) if skips else None
         self.skip_up = ConvNorm(UP_CHANNELS, channels) if skips else None
 
     def forward(self, down, coarser):
-        x = self.lateral(down)
         if self.coarser is not None:  # convolved before it is resized, which gives the same for a quarter of the work
-            x += self.coarser.bn(resize(self.coarser.conv(coarser), down.shape[-2:]))
-        up = x.relu_()
+            coarser = norm(resize(self.coarser.conv(coarser), down.shape[-2:]), self.coarser.bn, self.coarser.relu)
+        up = self.lateral(down, coarser)
         return up, None if self.skip_up is None else self.skip_down(down) + self.skip_up(up)
 
 

@@ -1,4 +1,4 @@
-"""Branches as wide as hardware computes fastest: a batch norm of 26 channels takes longer than one of 32."""
+"""Branches as wide as GPUs compute fastest."""
 
 import copy
 
@@ -7,9 +7,8 @@ from torch import nn
 
 from rsnlib.models.blocks import BRANCHES, ConvNorm, Residual
 
-# How many channels hardware likes best: as many bfloat16 numbers are in a register of AVX-512 and in a row of AMX, and
-# tensor cores want a multiple of 8. In float32 the convolutions lose what the batch norms gain.
-MULTIPLES = {"bfloat16": 32, "float32": 1}
+# How many channels a device likes best: tensor cores want a multiple of 8 in bfloat16. A CPU gains nothing.
+MULTIPLES = {("cuda", "bfloat16"): 8}
 
 
 @torch.no_grad()

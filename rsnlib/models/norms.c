@@ -1,0 +1,214 @@
+/* Batch norm with what follows it, for training on a CPU: see norms.py, which compiles this file for the machine that it
+   runs on, with BFLOAT16 or without it (float). Images are rows of `channels` numbers, channels last. Sums are float
+   within a block of rows and double beyond it. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#pragma GCC target("prefer-vector-width=512")
+#endif
+
+#define BLOCK 16384 /* numbers: they stay in the cache between two readings */
+
+#ifdef BFLOAT16
+
+typedef uint16_t element;
+
+static inline float get(element x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline element put(float value) { /* to the nearest, ties to even */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    element rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return value == value ? rounded : 0x7fc0;
+}
+
+#else
+
+typedef float element;
+
+static inline float get(element x) { return x; }
+static inline element put(float value) { return value; }
+
+#endif
+
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+/* Adds `count` more numbers with that mean and that sum of squared deviations to what is known of others. */
+static inline void merge(double *mean, double *squares, double known, double more_mean, double more_squares,
+                         double count) {
+    double difference = more_mean - *mean, share = count / (known + count);
+    *mean += difference * share;
+    *squares += more_squares + difference * difference * known * share;
+}
+
+/* Mean and sum of squared deviations of each column. */
+static void moments(const element *restrict x, long rows, long columns, double *restrict mean,
+                    double *restrict squares, float *restrict sums) {
+    float *restrict middle = sums, *restrict spread = sums + columns;
+    long block = BLOCK / columns + 1;
+    for (long c = 0; c < columns; c++) mean[c] = squares[c] = 0;
+    for (long first = 0; first < rows; first += block) {
+        long last = least(first + block, rows), count = last - first;
+        for (long c = 0; c < columns; c++) middle[c] = spread[c] = 0;
+        for (long r = first; r < last; r++)
+            for (long c = 0; c < columns; c++) middle[c] += get(x[r * columns + c]);
+        for (long c = 0; c < columns; c++) middle[c] /= count;
+        for (long r = first; r < last; r++)
+            for (long c = 0; c < columns; c++) {
+                float deviation = get(x[r * columns + c]) - middle[c];
+                spread[c] += deviation * deviation;
+            }
+        for (long c = 0; c < columns; c++) merge(&mean[c], &squares[c], first, middle[c], spread[c], count);
+    }
+}
+
+/* y = relu(norm(x) + other), other and the ReLU where there are any.
+
+   x, other (or NULL), y: (rows, channels); tile: how many rows are taken as one, so that the inner loops are long, a
+   divisor of rows; saved: mean and 1 / deviation, (2, channels), for `backward`
+   workspace: 3 (threads + 1) tile channels doubles */
+void forward(const element *restrict x, const element *restrict other, element *restrict y, long rows, long channels,
+             long tile, const float *restrict weight, const float *restrict bias, float *restrict running_mean,
+             float *restrict running_variance, double momentum, double epsilon, int relu, float *restrict saved,
+             double *restrict workspace, int threads) {
+    long columns = channels * tile, lines = rows / tile, share = (lines + threads - 1) / threads;
+    float *restrict scale = (float *)(workspace + 3 * threads * columns), *restrict shift = scale + columns;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static, 1)
+        for (int t = 0; t < threads; t++) {
+            double *mean = workspace + 3 * t * columns;
+            long first = least(t * share, lines), last = least(first + share, lines);
+            moments(x + first * columns, last - first, columns, mean, mean + columns, (float *)(mean + 2 * columns));
+        }
+#pragma omp for schedule(static)
+        for (long c = 0; c < channels; c++) {
+            double mean = 0, squares = 0, known = 0;
+            for (int t = 0; t < threads; t++) {
+                long count = least((t + 1) * share, lines) - least(t * share, lines);
+                for (long k = 3 * t * columns + c; count && k < (3 * t + 1) * columns; k += channels, known += count)
+                    merge(&mean, &squares, known, workspace[k], workspace[k + columns], count);
+            }
+            double inverse = 1 / sqrt(squares / rows + epsilon);
+            running_mean[c] += momentum * (mean - running_mean[c]);
+            running_variance[c] += momentum * (squares / (rows - 1) - running_variance[c]);
+            saved[c] = mean;
+            saved[channels + c] = inverse;
+            for (long k = c; k < columns; k += channels) {
+                scale[k] = saved[channels + c] * weight[c];
+                shift[k] = bias[c] - saved[c] * scale[k];
+            }
+        }
+#pragma omp for schedule(static)
+        for (long r = 0; r < lines; r++)
+            for (long c = 0; c < columns; c++) {
+                long i = r * columns + c;
+                float value = get(x[i]) * scale[c] + shift[c];
+                if (other) value += get(other[i]);
+                y[i] = put(relu && value < 0 ? 0 : value);
+            }
+    }
+}
+
+/* The gradient behind the ReLU, which let pass what made a positive output: y where something was added, else as known
+   from the input. */
+static inline float passed(float gradient, float input, const element *y, float scale, float shift, int relu,
+                           int added) {
+    float output = added ? get(*y) : input * scale + shift;
+    return relu && output <= 0 ? 0 : gradient;
+}
+
+/* Both passes of `backward` over one line, compiled for each case: a condition inside would keep them from vectors. */
+
+static inline __attribute__((always_inline)) void add_line(
+    const element *restrict gradient, const element *restrict x, const element *restrict y, long columns,
+    const float *restrict mean, const float *restrict scale, const float *restrict shift, float *restrict sum,
+    float *restrict product, int relu, int added) {
+    for (long c = 0; c < columns; c++) {
+        float input = get(x[c]), value = passed(get(gradient[c]), input, y + c, scale[c], shift[c], relu, added);
+        sum[c] += value;
+        product[c] += value * (input - mean[c]);
+    }
+}
+
+static inline __attribute__((always_inline)) void write_line(
+    const element *restrict gradient, const element *restrict x, const element *restrict y, long columns,
+    const float *restrict scale, const float *restrict shift, const float *restrict slope,
+    const float *restrict offset, element *restrict of_x, element *restrict of_other, int relu, int added) {
+    for (long c = 0; c < columns; c++) {
+        float input = get(x[c]), value = passed(get(gradient[c]), input, y + c, scale[c], shift[c], relu, added);
+        if (added) of_other[c] = put(value);
+        of_x[c] = put(value * scale[c] + input * slope[c] + offset[c]);
+    }
+}
+
+#define BY_CASE(function, ...) \
+    (relu && added ? function(__VA_ARGS__, 1, 1) : relu ? function(__VA_ARGS__, 1, 0) : function(__VA_ARGS__, 0, 0))
+
+/* The gradients of `forward`: of x, of other, of weight and bias. Without a ReLU that of other is `gradient` itself; y
+   and of_other are used only where there are both, a ReLU and (`added`) another. */
+void backward(const element *restrict gradient, const element *restrict x, const element *restrict y,
+              element *restrict of_x, element *restrict of_other, long rows, long channels, long tile,
+              const float *restrict weight, const float *restrict bias, const float *restrict saved, int relu,
+              int added, float *restrict of_weight, float *restrict of_bias, double *restrict workspace, int threads) {
+    long columns = channels * tile, lines = rows / tile, share = (lines + threads - 1) / threads;
+    long block = BLOCK / columns + 1;
+    float *restrict mean = (float *)(workspace + 3 * threads * columns), *restrict scale = mean + columns;
+    float *restrict shift = scale + columns, *restrict slope = shift + columns, *restrict offset = slope + columns;
+    for (long k = 0; k < columns; k++) {
+        long c = k % channels;
+        mean[k] = saved[c];
+        scale[k] = saved[channels + c] * weight[c]; /* as in forward, to the last bit */
+        shift[k] = bias[c] - saved[c] * scale[k];
+    }
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static, 1)
+        for (int t = 0; t < threads; t++) {
+            double *sums = workspace + 3 * t * columns, *products = sums + columns;
+            float *restrict sum = (float *)(products + columns), *restrict product = sum + columns;
+            for (long c = 0; c < columns; c++) sums[c] = products[c] = 0;
+            long end = least((t + 1) * share, lines);
+            for (long first = t * share; first < end; first += block) {
+                for (long c = 0; c < columns; c++) sum[c] = product[c] = 0;
+                for (long r = first; r < least(first + block, end); r++) {
+                    long i = r * columns;
+                    BY_CASE(add_line, gradient + i, x + i, y + i, columns, mean, scale, shift, sum, product);
+                }
+                for (long c = 0; c < columns; c++) {
+                    sums[c] += sum[c];
+                    products[c] += product[c];
+                }
+            }
+        }
+#pragma omp for schedule(static)
+        for (long c = 0; c < channels; c++) {
+            double sum = 0, product = 0, inverse = saved[channels + c];
+            for (int t = 0; t < threads; t++)
+                for (long k = 3 * t * columns + c; k < (3 * t + 1) * columns; k += channels) {
+                    sum += workspace[k];
+                    product += workspace[k + columns];
+                }
+            of_bias[c] = sum;
+            of_weight[c] = product * inverse;
+            for (long k = c; k < columns; k += channels) {
+                slope[k] = -scale[k] * inverse * inverse * product / rows;
+                offset[k] = -scale[k] * sum / rows - slope[k] * mean[k];
+            }
+        }
+#pragma omp for schedule(static)
+        for (long r = 0; r < lines; r++) {
+            long i = r * columns;
+            BY_CASE(write_line, gradient + i, x + i, y + i, columns, scale, shift, slope, offset, of_x + i,
+                    of_other + i);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+"""The compiled batch norm gives torch's numbers, both ways."""
+
+import copy
+
+import pytest
+import torch
+
+from rsnlib.models import norms
+from rsnlib.models.norms import compiled, norm
+
+SHAPES = [(2, 17, 9, 7), (3, 26, 16, 12), (16, 64, 32, 24), (2, 600, 3, 5), (1, 1, 64, 512), (5, 3, 1, 1)]
+HALF = 2**-8  # of a bfloat16 number: the most that rounding to the nearest moves it
+
+
+def draw(shape, dtype):
+    """A float64 input far from zero, another, a gradient, all numbers of `dtype`, and a batch norm."""
+    random = torch.Generator().manual_seed(sum(shape))
+    tensors = [torch.randn(shape, generator=random) for _ in range(3)]
+    tensors[0] = 3 * tensors[0] + 20
+    bn = torch.nn.BatchNorm2d(shape[1])
+    for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
+        tensor.data.uniform_(0.5, 1.5, generator=random)
+    return [each.to(dtype).double() for each in tensors], bn
+
+
+def run(x, other, gradient, bn, relu):
+    """The output, the gradients and the running statistics, all in float64."""
+    x = x.clone(memory_format=torch.channels_last).requires_grad_()
+    other = None if other is None else other.clone().requires_grad_()
+    y = norm(x, bn, relu, other)
+    y.backward(gradient)
+    of_other = torch.zeros_like(x) if other is None else other.grad
+    found = (y, x.grad, of_other, bn.weight.grad, bn.bias.grad, bn.running_mean, bn.running_var)
+    return [tensor.detach().double() for tensor in found], bn.num_batches_tracked.item()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often the compiled functions are used: a list that grows."""
+    assert compiled(torch.float32), "no C compiler here: what it is for cannot be tested"
+    used, compiled_apply = [], norms._Norm.apply
+    monkeypatch.setattr(norms._Norm, "apply", lambda *given: used.append(given) or compiled_apply(*given))
+    return used
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_output_gradients_and_statistics_are_torchs(calls, shape, dtype, added, relu, threads):
+    (x, other, gradient), bn = draw(shape, dtype)
+    other = other if added else None
+    wanted, batches = run(x, other, gradient, copy.deepcopy(bn).double(), relu)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, counted = run(*(None if each is None else each.to(dtype) for each in (x, other, gradient)), bn, relu)
+    finally:
+        torch.set_num_threads(before)
+    assert len(calls) == 1 and counted == batches == 1
+    # where the sum is as good as zero, rounding decides what the ReLU does
+    sure = run(x, other, gradient, copy.deepcopy(bn).double(), relu=False)[0][0].abs() > 1e-4
+    rounding = HALF if dtype == torch.bfloat16 else 1e-5
+    for name, ours, exact in zip(("y", "x", "other"), found, wanted):
+        error = (ours - exact)[sure].abs().max()
+        assert error <= rounding * exact.abs().max(), name
+    for name, ours, exact in zip(("weight", "bias"), found[3:], wanted[3:]):
+        torch.testing.assert_close(ours, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item(), msg=name)
+    for ours, exact in zip(found[5:], wanted[5:]):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)
