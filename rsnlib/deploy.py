@@ -37,13 +37,11 @@ class Folded(ConvNorm):
     def forward(self, x, other=None):
         if x.device.type != "cpu" or not ONEDNN or torch.compiler.is_compiling() or x.dtype not in PRECISIONS:
             return super().forward(x, other)
-        conv, relu = self.conv, "relu" if self.relu else "none"
-        shape = conv.padding, conv.stride, conv.dilation, conv.groups
+        conv, relu = self.conv, "relu" if self.relu else None
+        shape = conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
         if other is None:
-            operation, sums = torch.ops.mkldnn._convolution_pointwise, (relu,)
-            return operation(x, conv.weight, conv.bias, *shape, *sums, [], None)
-        operation, sums = torch.ops.mkldnn._convolution_pointwise.binary, ("add", 1.0, relu)
-        return operation(x, other, conv.weight, conv.bias, *shape, *sums, [], None)
+            return torch.ops.mkldnn._convolution_pointwise(x, *shape, relu or "none", [], None)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *shape, "add", 1.0, relu, [], None)
 
 
 def export_onnx(model, path):

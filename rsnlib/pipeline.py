@@ -478,8 +478,9 @@ def code_fingerprint(*stages):
     paths = [
         root / path for stage in stages for path in known[stage]["deps"] if path.startswith(("rsnlib", "notebooks"))
     ]
-    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.*"))}
-    files = {file for file in files if file.suffix in (".c", ".ipynb", ".py")}
+    folders = [path for path in paths if path.is_dir()]
+    files = {file for folder in folders for kind in ("*.py", "*.c") for file in folder.rglob(kind)}
+    files |= set(paths) - set(folders)
     digests = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return fingerprint(digests)
 

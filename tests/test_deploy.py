@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from rsnlib import deploy
 from rsnlib.deploy import export_onnx, fuse
 from rsnlib.models.blocks import ConvNorm
 from rsnlib.models.checkpoints import save_model
@@ -66,6 +67,22 @@ def test_a_depthwise_convolution_is_fused():
     x = torch.randn(2, 6, 12, 10)
     with torch.no_grad():
         assert_close(fuse(module)(x), module(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_onednn_gives_the_sum_and_the_relu_of_torch(monkeypatch, added, relu, dtype):
+    torch.manual_seed(0)
+    folded = fuse(ConvNorm(6, 8, 3, stride=2, relu=relu)).to(dtype)
+    x, other = torch.randn(2, 6, 12, 10).to(dtype), torch.randn(2, 8, 6, 5).to(dtype) if added else None
+    before = None if other is None else other.clone()
+    assert deploy.ONEDNN
+    found = folded(x, other)
+    assert other is None or other.equal(before)
+    monkeypatch.setattr(deploy, "ONEDNN", False)
+    expected = folded(x, other)
+    assert (found - expected).abs().max() <= (2**-7 if dtype == torch.bfloat16 else 1e-6) * expected.abs().max()
 
 
 @pytest.mark.parametrize("fields", EXPORTED)

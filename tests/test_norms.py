@@ -1,12 +1,16 @@
 """The compiled batch norm gives torch's numbers, both ways."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
 
+from rsnlib.losses import heatmap_loss
 from rsnlib.models import norms
-from rsnlib.models.norms import compiled, norm
+from rsnlib.models.blocks import kept_statistics
+from rsnlib.models.norms import compiled, norm, plain_norms
+from rsnlib.models.zoo import create_model
 
 SHAPES = [(2, 17, 9, 7), (3, 26, 16, 12), (16, 64, 32, 24), (2, 600, 3, 5), (1, 1, 64, 512), (5, 3, 1, 1)]
 HALF = 2**-8  # of a bfloat16 number: the most that rounding to the nearest moves it
@@ -69,3 +73,66 @@ def test_output_gradients_and_statistics_are_torchs(calls, shape, dtype, added, 
         torch.testing.assert_close(ours, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item(), msg=name)
     for ours, exact in zip(found[5:], wanted[5:]):
         torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_contiguous_is_taken_as_it_is(calls):
+    (x, other, gradient), bn = draw((3, 26, 16, 12), torch.float32)
+    wanted, _ = run(x, other, gradient, copy.deepcopy(bn).double(), relu=True)
+    transposed = [each.float().mT.contiguous().mT for each in (other, gradient)]
+    found, _ = run(x.float(), *transposed, bn, relu=True)
+    assert len(calls) == 1
+    torch.testing.assert_close(found[:3], wanted[:3], rtol=1e-4, atol=1e-4)
+
+
+def test_kept_statistics_are_kept(calls):
+    (x, _, _), bn = draw((3, 26, 16, 12), torch.float32)
+    before = copy.deepcopy(bn.state_dict())
+    with kept_statistics(bn):
+        norm(x.float(), bn, relu=True)
+    assert len(calls) == 1
+    assert all(after.equal(before[name]) for name, after in bn.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_stays_so_and_in_its_channel(calls, dtype):
+    (x, _, _), bn = draw((3, 26, 16, 12), torch.float32)
+    x[1, 5, 3, 4] = torch.nan
+    y = norm(x.to(dtype), bn, relu=True)
+    assert len(calls) == 1
+    assert y[:, 5].isnan().all() and not y[:, :5].isnan().any() and not y[:, 6:].isnan().any()
+
+
+def test_a_network_is_as_exact_as_with_torchs(calls):
+    """Batch norms of few values multiply rounding: what ours and torch's give is measured on float64."""
+    torch.manual_seed(0)
+    model = create_model({"depths": [1] * 4, "stages": 2, "attention": "prm"}, keypoints=5, input_size=(64, 64))
+    images, targets = torch.randn(8, 3, 64, 64), torch.rand(8, 5, 5, 16, 16)
+
+    def gradients(model, compute):
+        model = copy.deepcopy(model)
+        with compute():
+            heatmaps = model.heads(images.to(model.stem.conv.weight.dtype))
+            heatmap_loss(heatmaps, targets, torch.full((8, 5), 2)).backward()
+        return torch.cat([each.grad.double().flatten() for name, each in model.named_parameters() if ".bn." in name])
+
+    ours, torchs = gradients(model, contextlib.nullcontext), gradients(model, plain_norms)
+    assert len(calls) == sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    exact = gradients(model.double(), contextlib.nullcontext)
+    assert (ours - exact).norm() < 2 * (torchs - exact).norm() < 0.1 * exact.norm()
+
+
+def test_other_numbers_evaluation_and_single_values_are_torchs(calls):
+    (x, _, _), bn = draw((3, 26, 16, 12), torch.float32)
+    norm(x, copy.deepcopy(bn).double(), relu=True)
+    norm(x.float(), copy.deepcopy(bn).eval(), relu=True)
+    with plain_norms():
+        norm(x.float(), bn, relu=True)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm(torch.ones(1, 26, 1, 1), bn, relu=True)
+    assert not calls
+
+
+@pytest.mark.parametrize("compiler", ["there-is-none", "false"])
+def test_without_a_compiler_that_can_torch_computes(monkeypatch, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert compiled.__wrapped__(torch.float32) is None

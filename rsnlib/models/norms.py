@@ -52,17 +52,20 @@ def plain_norms():
 
 @lru_cache
 def compiled(dtype):
-    """The library of norms.c for numbers of `dtype`, or None: other numbers, no C compiler, or one without OpenMP."""
+    """The library of norms.c for numbers of `dtype`, or None: other numbers, no C compiler (`CC`, else cc), one without
+    OpenMP, or no folder for temporary files from which a library may be loaded."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if dtype not in PRECISIONS or compiler is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "norms.so")
-        options = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *PRECISIONS[dtype]]
-        done = subprocess.run([compiler, *options, "-o", library, SOURCE, "-lm"], check=False, capture_output=True)
-        if done.returncode:
-            return None
-        functions = ctypes.CDLL(library)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder, "norms.so")
+            options = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *PRECISIONS[dtype]]
+            command = [compiler, *options, "-o", library, SOURCE, "-lm"]
+            subprocess.run(command, check=True, capture_output=True)
+            functions = ctypes.CDLL(library)
+    except (OSError, subprocess.CalledProcessError):
+        return None
     pointer, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
     shape = [number] * 3
     functions.forward.argtypes = [*[pointer] * 3, *shape, *[pointer] * 4, real, real, ctypes.c_int, pointer, pointer]
