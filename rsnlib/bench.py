@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
+from rsnlib import deploy
 from rsnlib.augment import reach
 from rsnlib.config import Architecture, load_params, project_root
 from rsnlib.cost import counted
@@ -245,7 +246,11 @@ class Bench:
 
     def _cost(self, run, people, precision):
         """What `run` costs, as `add` takes it; memory is that of what it makes."""
-        operations, moved, live = counted(run)
+        before, deploy.ONEDNN = deploy.ONEDNN, False  # whose convolutions cannot be counted
+        try:
+            operations, moved, live = counted(run)
+        finally:
+            deploy.ONEDNN = before
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
