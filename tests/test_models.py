@@ -94,8 +94,8 @@ def test_an_unknown_network_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("branches", [2, 3, 4, 5, 6])
 def test_residual_steps_is_the_papers_recurrence(branches):
-    block = ResidualSteps(branches, 3).eval()
-    x = torch.randn(1, branches * 3, 8, 6)
+    block = ResidualSteps(branches, 3).double().eval()
+    x = torch.randn(1, branches * 3, 8, 6, dtype=torch.float64)
     parts = x.chunk(branches, dim=1)
     y = {}
     for i in range(branches):
