@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsnlib.models.blocks import BRANCHES, ConvNorm, make_block
+from rsnlib.models.native import plain_torch
 from rsnlib.models.network import WIDTHS, Network, draw_weights
-from rsnlib.models.norms import plain_norms
 
 PUBLISHED = Path(__file__).parent / "published.csv"
 INPUT = (256, 192)
@@ -69,7 +69,7 @@ def counted(run):
     """What run(), which computes with tensors, costs: operations (a multiply-add is two) of its matrix products and
     convolutions, the bytes that its steps read and write, each by itself, and the most bytes that live at once of those
     that it makes. Batch norms are torch's own, whose steps can be seen."""
-    with plain_norms(), FlopCounterMode(display=False) as operations, Traffic() as traffic:
+    with plain_torch(), FlopCounterMode(display=False) as operations, Traffic() as traffic:
         run()
     return operations.get_total_flops(), traffic.bytes, traffic.peak
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rsnlib.models.blocks import ConvNorm
-from rsnlib.models.norms import PRECISIONS
+from rsnlib.models.native import PRECISIONS
 from rsnlib.runtime import check_writable, whole_file
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

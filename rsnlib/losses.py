@@ -14,13 +14,14 @@ def heatmap_loss(heads, targets, visible, hard_keypoints=HARD_KEYPOINTS):
     Heads 0 to 2 learn every keypoint, those not visible as an empty heatmap, and count a quarter; the finest learns the
     worst of the labelled ones, see `finest_loss`.
     """
-    stages = heads.shape[1]
+    stages = heads.unbind(1)
     fully_visible = (visible > 1)[:, None, :, None, None]
     loss = 0.0
-    for stage in range(stages):
-        wanted = targets[:, 1:] if stage == stages - 1 else targets[:, :4]
-        coarse = (heads[:, stage, :3].float() - wanted[:, :3] * fully_visible).square().mean(dim=(1, 2, 3, 4)) * 3
-        finest = finest_loss(heads[:, stage, 3], wanted[:, 3], visible, hard_keypoints)
+    for number, stage in enumerate(stages, start=1):
+        wanted = targets[:, 1:] if number == len(stages) else targets[:, :4]
+        coarse, finest = stage.split([3, 1], dim=1)
+        coarse = (coarse.float() - wanted[:, :3] * fully_visible).square().mean(dim=(1, 2, 3, 4)) * 3
+        finest = finest_loss(finest.squeeze(1), wanted[:, 3], visible, hard_keypoints)
         loss = loss + (coarse / 4 + finest).mean()
     return loss
 

@@ -23,8 +23,8 @@ from rsnlib.config import Schedule, Train
 from rsnlib.crops import CropStore, normalise, write_crop_store
 from rsnlib.datasets import read_people
 from rsnlib.models.checkpoints import load_model
+from rsnlib.models.native import plain_torch
 from rsnlib.models.network import Network, Up, resize
-from rsnlib.models.norms import plain_norms
 from rsnlib.models.zoo import create_model
 from rsnlib.runtime import UserError
 from rsnlib.train import iterations, learning_rate_factor, make_batch, make_optimizer, train
@@ -349,7 +349,7 @@ def test_a_piece_of_a_batch_is_that_part_of_the_whole(store, demo_settings):
 def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
     monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda norm, x: x)  # the only thing that sees a batch
     once = replace(SCHEDULE, iterations=1)
-    with plain_norms():
+    with plain_torch():
         (whole, curve), (pieces, same) = run(once), run(once, shared=replace(SHARED, device_batch=1))
     for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
         if a.grad is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rsnlib.models.norms import norm
+from rsnlib.models.native import join, norm, norm_fork, split
 
 
 class ConvNorm(nn.Module):
@@ -22,10 +22,20 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x, other=None):
-        return norm(self.conv(x), self.bn, self.relu, other)
+        return norm(x, self.bn, self.relu, other, conv=self.conv)
 
     def extra_repr(self):
         return f"relu={self.relu}"
+
+
+def fork(convolution, x, then=None):
+    """What a ConvNorm makes of x, for two readers, the second of which gets it plus `then`, if there is any."""
+    if type(convolution) is ConvNorm:
+        pair = norm_fork(x, convolution.bn, convolution.relu, then, convolution.conv)
+        if pair is not None:
+            return pair
+    y = convolution(x)
+    return y, y if then is None else y + then
 
 
 class ResidualSteps(nn.Module):
@@ -45,15 +55,15 @@ class ResidualSteps(nn.Module):
     def forward(self, x):
         above = []  # outputs of the branch one up, step by step
         lasts = []
-        for part, branch in zip(x.chunk(self.branches, dim=1), self.steps, strict=True):
+        for part, branch in zip(split(x, self.branches), self.steps, strict=True):
             outputs = []
-            y = part.contiguous(memory_format=torch.channels_last)  # added to faster than a part of something
-            for step, convolution in enumerate(branch):
-                y = convolution(y + above[step] if step < len(above) else y)
-                outputs.append(y)
+            y = part + above[0] if above else part
+            for step, convolution in enumerate(branch, start=1):
+                output, y = fork(convolution, y, above[step] if step < len(above) else None)
+                outputs.append(output)
             above = outputs
             lasts.append(y)
-        return torch.cat(lasts, dim=1)
+        return join(lasts)
 
 
 class Res2Net(nn.Module):

@@ -6,7 +6,7 @@ from torch.nn.functional import interpolate
 
 from rsnlib.models.attention import make_attention
 from rsnlib.models.blocks import ConvNorm, Recomputable, make_block
-from rsnlib.models.norms import norm
+from rsnlib.models.native import norm
 from rsnlib.targets import heatmap_size
 
 WIDTHS = (64, 128, 256, 512)  # base channels of the four levels, fine to coarse

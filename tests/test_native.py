@@ -1,4 +1,4 @@
-"""The compiled batch norm gives torch's numbers, both ways."""
+"""What is compiled gives torch's numbers, both ways."""
 
 import contextlib
 import copy
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rsnlib.losses import heatmap_loss
-from rsnlib.models import norms
-from rsnlib.models.blocks import kept_statistics
-from rsnlib.models.norms import compiled, norm, plain_norms
+from rsnlib.models import native
+from rsnlib.models.blocks import ConvNorm, fork, kept_statistics
+from rsnlib.models.native import compiled, join, norm, plain_torch, split
 from rsnlib.models.zoo import create_model
 
 SHAPES = [(2, 17, 9, 7), (3, 26, 16, 12), (16, 64, 32, 24), (2, 600, 3, 5), (1, 1, 64, 512), (5, 3, 1, 1)]
@@ -42,8 +42,8 @@ def run(x, other, gradient, bn, relu):
 def calls(monkeypatch):
     """How often the compiled functions are used: a list that grows."""
     assert compiled(torch.float32), "no C compiler here: what it is for cannot be tested"
-    used, compiled_apply = [], norms._Norm.apply
-    monkeypatch.setattr(norms._Norm, "apply", lambda *given: used.append(given) or compiled_apply(*given))
+    used, compiled_apply = [], native._Norm.apply
+    monkeypatch.setattr(native._Norm, "apply", lambda *given: used.append(given) or compiled_apply(*given))
     return used
 
 
@@ -115,7 +115,7 @@ def test_a_network_is_as_exact_as_with_torchs(calls):
             heatmap_loss(heatmaps, targets, torch.full((8, 5), 2)).backward()
         return torch.cat([each.grad.double().flatten() for name, each in model.named_parameters() if ".bn." in name])
 
-    ours, torchs = gradients(model, contextlib.nullcontext), gradients(model, plain_norms)
+    ours, torchs = gradients(model, contextlib.nullcontext), gradients(model, plain_torch)
     assert len(calls) == sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     exact = gradients(model.double(), contextlib.nullcontext)
     assert (ours - exact).norm() < 2 * (torchs - exact).norm() < 0.1 * exact.norm()
@@ -125,11 +125,91 @@ def test_other_numbers_evaluation_and_single_values_are_torchs(calls):
     (x, _, _), bn = draw((3, 26, 16, 12), torch.float32)
     norm(x, copy.deepcopy(bn).double(), relu=True)
     norm(x.float(), copy.deepcopy(bn).eval(), relu=True)
-    with plain_norms():
+    with plain_torch():
         norm(x.float(), bn, relu=True)
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        norm(torch.ones(1, 26, 1, 1), bn, relu=True)
     assert not calls
+
+
+@pytest.mark.parametrize("compute", [contextlib.nullcontext, plain_torch])
+def test_single_values_have_no_norm(compute):
+    with compute(), pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm(torch.ones(1, 26, 1, 1), torch.nn.BatchNorm2d(26), relu=True)
+
+
+def results(convolution, inputs, compute):
+    """What `compute`, of a ConvNorm and tensors, gives, and the gradients of it all, in float64."""
+    inputs = [each.clone(memory_format=torch.channels_last).requires_grad_() for each in inputs]
+    outputs = compute(convolution, *inputs)
+    random = torch.Generator().manual_seed(1)
+    sum((output * torch.randn(output.shape, generator=random)).sum() for output in outputs).backward()
+    learned = {name: each.grad for name, each in convolution.named_parameters()}
+    tensors = {"inputs": [each.grad for each in inputs], **learned, "outputs": outputs}
+    tensors |= {"running mean": convolution.bn.running_mean, "running variance": convolution.bn.running_var}
+    return {
+        name: [t.detach().double() for t in (each if isinstance(each, (list, tuple)) else [each])]
+        for name, each in tensors.items()
+    }
+
+
+def assert_torchs(calls, convolution, inputs, compute, dtype):
+    """`compute`, compiled, against torch in float64; in bfloat16, as autocast has it, on numbers of few digits."""
+    if dtype == torch.bfloat16:
+        inputs = [each.bfloat16().float() for each in inputs]
+        convolution.conv.weight.data = convolution.conv.weight.data.bfloat16().float()
+    exact = results(copy.deepcopy(convolution).double(), [each.double() for each in inputs], compute)
+    with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        inputs = [each.to(dtype) for each in inputs]
+        found = results(convolution, inputs, compute)
+    assert len(calls) == 1
+    exact["conv.bias"][0].zero_()  # but for rounding
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    for name, wanted in exact.items():
+        for ours, right in zip(found[name], wanted, strict=True):
+            assert (ours - right).norm() <= tolerance * right.norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "about", [(8, 6, 1), (8, 6, 1, 2), (8, 6, 3), (40, 6, 3), (40, 7, 5), (8, 6, 3, 2), (6, 6, 9, 1, 6), (3, 4, 7, 2)]
+)
+def test_a_convolution_with_its_norm_is_torchs(calls, about, dtype):
+    torch.manual_seed(0)
+    convolution = ConvNorm(*about).to(memory_format=torch.channels_last)
+    inputs = [torch.randn(2, about[0], 8, 6)]
+    assert_torchs(calls, convolution, inputs, lambda compute, x: [compute(x)], dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("then", [False, True])
+@pytest.mark.parametrize("read", [slice(0, 1), slice(1, 2), slice(0, 2)])
+def test_a_fork_is_the_output_and_its_sum(calls, read, then, dtype):
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 7, 8, 6), torch.randn(2, 5, 8, 6)][: 1 + then]
+    if then and read == slice(0, 1):  # nothing reads the sum
+        inputs.pop()
+        read_first = lambda compute, x: fork(compute, x, torch.ones(2, 5, 8, 6, dtype=x.dtype))[:1]  # noqa: E731
+        assert_torchs(calls, ConvNorm(7, 5, 3), inputs, read_first, dtype)
+    else:
+        assert_torchs(calls, ConvNorm(7, 5, 3), inputs, lambda compute, *given: fork(compute, *given)[read], dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_branches_are_split_and_joined(dtype, threads):
+    x = torch.randn(2, 4 * 13, 24, 16).to(dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for given in (x, x.contiguous(memory_format=torch.channels_last)):
+            given.requires_grad_()
+            parts = split(given, 4)
+            assert all(part.equal(of_x) for part, of_x in zip(parts, x.chunk(4, dim=1), strict=True))
+            again = join(parts[::-1])
+            assert again.equal(torch.cat(x.chunk(4, dim=1)[::-1], dim=1))
+            (gradient,) = torch.autograd.grad(again, given, x)
+            assert gradient.equal(torch.cat(x.chunk(4, dim=1)[::-1], dim=1))
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("compiler", ["there-is-none", "false"])
