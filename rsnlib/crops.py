@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from torch.nn.functional import grid_sample
 from tqdm.auto import tqdm
 
 from rsnlib.datasets import PERSON, People
-from rsnlib.runtime import UserError, fingerprint, whole_file
+from rsnlib.runtime import UserError, cores, fingerprint, whole_file
 from rsnlib.skeletons import from_description
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
@@ -29,6 +28,8 @@ DEVIATION = (0.229, 0.224, 0.225)
 # are more than WINDOW_DETAIL times those of a crop that fits the box; then it is reduced to that.
 WINDOW_DETAIL = 1.25
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+TILE = (8, 32)  # height and width of what can be decoded by itself: a restart marker follows each
+JPEG += [cv2.IMWRITE_JPEG_RST_INTERVAL, TILE[1] // 8]
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 PICTURES_AT_A_TIME = 64
 
@@ -107,17 +108,21 @@ def warp(images, matrices, input_size, device="cpu"):
     return crops.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _seen(back, input_size, picture):
-    """What crops may look at of pictures of height and width `picture`: a slice of rows and one of columns for each
-    matrix of `back` (N, 2, 3), crop pixels to picture pixels. Coordinates in float32 are off by less than the margin.
+def _seen(back, input_size, pictures):
+    """What crops may look at of pictures of height and width `pictures`, (2,) or (N, 2): a slice of rows and one of
+    columns for each matrix of `back` (N, 2, 3), crop pixels to picture pixels. Coordinates in float32 are off by less
+    than the margin.
     """
     height, width = input_size
     corners = transform(back, np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))  # (N, 4, 2)
-    limits = np.asarray(picture)[::-1]
+    limits = np.asarray(pictures)[..., ::-1]
     margin = 2 + 1e-6 * limits
     first = np.clip(np.floor(corners.min(axis=1) - margin), 0, limits).astype(int)
     last = np.clip(np.ceil(corners.max(axis=1) + margin), first, limits).astype(int)
-    return [(slice(top, bottom), slice(left, right)) for (left, top), (right, bottom) in zip(first, last)]
+    return [
+        (slice(top, bottom), slice(left, right))
+        for (left, top), (right, bottom) in zip(first.tolist(), last.tolist(), strict=True)
+    ]
 
 
 def quick_warp(image, matrix, input_size):
@@ -155,7 +160,7 @@ class CropStore:
 
     people: People; input_size: height and width of the crops
     center, scale: (P, 2), of the crop to evaluate in
-    matrices: (P, 2, 3), picture pixels to window pixels
+    matrices: (P, 2, 3), picture pixels to window pixels; sizes: (P, 2), height and width of the windows
     fingerprint: stands for everything in it
     window(row): RGB uint8 (h, w, 3). In an evaluation store the window is the crop itself.
     """
@@ -168,7 +173,7 @@ class CropStore:
             self.pixels = _map_tensor(path, "pixels")
             self.path, self.fingerprint, self.input_size = path, about["fingerprint"], tuple(about["input_size"])
             self.offsets, self.matrices = arrays.pop("offsets"), arrays.pop("matrices")
-            self.center, self.scale = arrays.pop("center"), arrays.pop("scale")
+            self.center, self.scale, self.sizes = (arrays.pop(name) for name in ("center", "scale", "sizes"))
             images = np.array(about["images"])
             self.people = People(
                 skeleton=from_description(about["skeleton"]), images=images[arrays.pop("image_rows")], **arrays
@@ -194,6 +199,7 @@ class CropStore:
         shapes |= {"keypoints": (keypoints, 2), "visible": (keypoints,), "categories": ()}
         arrays = {name: (getattr(self.people, name), shape) for name, shape in shapes.items()}
         arrays |= {"matrices": (self.matrices, (2, 3)), "center": (self.center, (2,)), "scale": (self.scale, (2,))}
+        arrays |= {"sizes": (self.sizes, (2,))}
         for name, (array, shape) in arrays.items():
             if array.shape != (people, *shape):
                 raise ValueError(f"{name} has shape {array.shape}, not {(people, *shape)}")
@@ -201,17 +207,54 @@ class CropStore:
         rising = ends.shape == (people + 1,) and ends[0] == 0 and (ends[1:] >= ends[:-1]).all()
         if ends.dtype != np.int64 or not rising or ends[-1] != len(self.pixels):
             raise ValueError("offsets do not divide its pixels among its people")
+        if self.sizes.dtype != np.int64 or (self.sizes < 1).any():
+            raise ValueError("sizes are not whole numbers above 0")
+        if len(self.input_size) != 2 or not all(type(length) is int and length > 0 for length in self.input_size):
+            raise ValueError(f"the crops' height and width are said to be {self.input_size}")
 
     def __len__(self):
         return len(self.people)
 
     def window(self, row):
-        encoded = self.pixels[self.offsets[row] : self.offsets[row + 1]]
-        window = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
-        if window is None:
-            person = self.people.ids[row]
-            raise UserError(f"{self.path}: the window of person {person} is damaged; run the stage `prepare` again")
-        return window
+        return self._decode(row, self.pixels[self.offsets[row] : self.offsets[row + 1]], self.sizes[row])
+
+    def crops(self, rows, matrices):
+        """Crops (N, H, W, 3) uint8 of some people of a training store: `quick_warp` of their windows by `matrices`
+        (N, 2, 3), window pixels to crop pixels. No more of a window is decoded than its crop can see."""
+        sizes = self.sizes[rows]
+        parts = _seen(invert(matrices), self.input_size, sizes)
+        given = list(zip(rows, sizes.tolist(), parts, matrices, strict=True))
+        crops = np.empty((len(rows), *self.input_size, 3), np.uint8)
+
+        def cut(some):
+            for place in some:
+                crops[place] = self._crop(*given[place])
+
+        workers = cores()
+        with ThreadPoolExecutor(workers) as pool:  # OpenCV lets other threads run while it decodes and warps
+            list(pool.map(cut, np.array_split(np.arange(len(rows)), workers)))
+        return crops
+
+    def _crop(self, row, size, part, matrix):
+        try:
+            encoded, top, left = _cut_jpeg(self.pixels[self.offsets[row] : self.offsets[row + 1]], size, *part)
+        except (IndexError, ValueError):
+            raise self._damaged(row) from None
+        window = self._decode(row, encoded, (max(size[0] - top, 1), max(size[1] - left, 1)))
+        moved = matrix.copy()  # pixels of the part to crop pixels
+        moved[:, 2] += matrix[:, :2] @ (left, top)
+        return quick_warp(window, moved, self.input_size)
+
+    def _decode(self, row, encoded, size):
+        """The first lines and columns, `size`, of a picture, or all it has, if that is fewer."""
+        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+        if picture is None:
+            raise self._damaged(row)
+        return picture[: size[0], : size[1]]
+
+    def _damaged(self, row):
+        person = self.people.ids[row]
+        return UserError(f"{self.path}: the window of person {person} is damaged; run the stage `prepare` again")
 
 
 def write_crop_store(path, people, input_size, enlarge, reach=None):
@@ -244,7 +287,7 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
         if (people.categories == PERSON).all():  # as an absent one is read
             del arrays["categories"]
         arrays |= {"offsets": np.cumsum([0, *lengths]), "image_rows": image_rows}
-        arrays |= {"matrices": matrices, "center": center, "scale": scale}
+        arrays |= {"matrices": matrices, "sizes": np.array(sizes, np.int64), "center": center, "scale": scale}
         for array in arrays.values():
             digest.update(np.ascontiguousarray(array).tobytes())
         about = {"skeleton": people.skeleton.description, "input_size": list(input_size), "images": images.tolist()}
@@ -288,6 +331,7 @@ def _encode_windows(people, matrices, sizes, exact):
                 window = warp([image], matrices[row : row + 1], sizes[row])[0].numpy()
             else:
                 window = _cut(image, matrices[row], sizes[row])
+                window = cv2.copyMakeBorder(window, 0, 0, 0, -window.shape[1] % TILE[1], cv2.BORDER_REPLICATE)
             window = cv2.cvtColor(window, cv2.COLOR_RGB2BGR)
             ok, encoded = cv2.imencode(".png" if exact else ".jpg", window, PNG if exact else JPEG)
             if not ok:
@@ -295,7 +339,7 @@ def _encode_windows(people, matrices, sizes, exact):
             windows.append(encoded.tobytes())
         return windows
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(people), unit="person", desc="crops") as bar:
+    with ThreadPoolExecutor(cores()) as pool, tqdm(total=len(people), unit="person", desc="crops") as bar:
         for first in range(0, len(pictures), PICTURES_AT_A_TIME):
             for windows in pool.map(encode, pictures[first : first + PICTURES_AT_A_TIME]):
                 yield from windows
@@ -310,6 +354,40 @@ def _cut(image, matrix, size):
     last = first + np.round(np.array([width, height]) / zoom).astype(int)
     window = image[first[1] : last[1], first[0] : last[0]]
     return cv2.resize(window, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+
+
+def _cut_jpeg(encoded, size, rows, columns):
+    """The tiles of a training window that hold some rows and columns, slices, as a JPEG, and row and column of its
+    first pixel. Nothing is decoded for it: between two restart markers a JPEG stands for itself.
+
+    encoded: (bytes,) uint8; size: height and width of the window
+    Raises IndexError or ValueError where it is not such a JPEG.
+    """
+    header, at, frame = encoded[:4096].tobytes(), 2, None
+    while header[at + 1] != 0xDA:  # start of scan
+        if header[at + 1] == 0xC0:  # start of frame
+            frame = at
+        at += 2 + int.from_bytes(header[at + 2 : at + 4], "big")
+    start = at + 2 + int.from_bytes(header[at + 2 : at + 4], "big")
+    scan = encoded[start:]
+    (bytes_ff,) = np.nonzero(scan[:-1] == 0xFF)
+    ends = bytes_ff[scan[bytes_ff + 1] & 0xF8 == 0xD0] + 2  # behind the restart markers
+    starts = np.concatenate([[0], ends, [len(scan)]])
+    down, across = (-(-length // tile) for length, tile in zip(size, TILE, strict=True))
+    if frame is None or len(starts) != down * across + 1:
+        raise ValueError("other tiles")
+    top, left = min(rows.start // TILE[0], down - 1), min(columns.start // TILE[1], across - 1)
+    bottom, right = max(-(-rows.stop // TILE[0]), top + 1), max(-(-columns.stop // TILE[1]), left + 1)
+    new = bytearray(header[:start])
+    height_width = (bottom - top) * TILE[0], (right - left) * TILE[1]
+    new[frame + 5 : frame + 9] = b"".join(length.to_bytes(2, "big") for length in height_width)
+    lines = np.arange(top, bottom) * across
+    pieces = [scan[starts[line + left] : starts[line + right]] for line in lines]
+    part = np.concatenate([np.frombuffer(new, np.uint8), *pieces])
+    lengths = np.diff(starts)[lines[:, None] + np.arange(left, right)].ravel()
+    part[start + np.cumsum(lengths) - 1] = 0xD0 + np.arange(len(lengths)) % 8  # the markers count from 0 to 7
+    part[-1] = 0xD9  # end of image
+    return part, top * TILE[0], left * TILE[1]
 
 
 def _write_safetensors(path, arrays, pixels, metadata):
@@ -338,4 +416,6 @@ def _map_tensor(path, name):
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         first, last = json.loads(file.read(length))[name]["data_offsets"]
-    return np.memmap(path, np.uint8, "r", 8 + length + first, (last - first,))
+    return np.asarray(
+        np.memmap(path, np.uint8, "r", 8 + length + first, (last - first,))
+    )  # sliced faster than a memmap

@@ -184,6 +184,11 @@ def best_precision(device):
     return "bfloat16" if has_bfloat16 else "float32"
 
 
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 @contextlib.contextmanager
 def one_thread():
     """torch computes on the CPU with this thread alone."""

@@ -1,11 +1,9 @@
 """The training loop, top to bottom: batches, optimiser, schedule, validation, and a state to go on from."""
 
 import contextlib
-import os
 import queue
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from tqdm import tqdm
 
 from rsnlib import parallel
 from rsnlib.augment import augment
-from rsnlib.crops import compose, invert, normalise, quick_warp
+from rsnlib.crops import compose, invert, normalise
 from rsnlib.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
 from rsnlib.models.blocks import kept_statistics
 from rsnlib.models.widen import MULTIPLES, narrow, widen
@@ -282,12 +280,7 @@ def cut_crops(rows, store, settings, random, pieces=(slice(None),)):
     matrices, keypoints, visible = augment(store.people.take(rows), settings.augmentation, store.input_size, random)
     matrices = compose(matrices, invert(store.matrices[rows]))  # from window pixels
 
-    def cut(row, matrix):
-        return quick_warp(store.window(row), matrix, store.input_size)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV lets other threads run while it decodes and warps
-        crops = [np.stack(list(pool.map(cut, rows[piece], matrices[piece]))) for piece in pieces]
-    return [(some, keypoints[piece], visible[piece]) for some, piece in zip(crops, pieces, strict=True)]
+    return [(store.crops(rows[piece], matrices[piece]), keypoints[piece], visible[piece]) for piece in pieces]
 
 
 def _rows(number, people, size, seed):

@@ -309,8 +309,10 @@ class Inputs:
         save_model(tiny, self.folder / "model.safetensors", {"skeleton": "coco", "categories": [1]})
         self.model = (self.folder / "model.safetensors").read_bytes()
         people = self._read("coco", self.coco_values)
-        write_crop_store(self.folder / "store", people, (64, 64), (0, 0))
-        self.store = (self.folder / "store").read_bytes()
+        self.crop_stores = []
+        for reach in (None, np.array([2.0, 2.0])):
+            write_crop_store(self.folder / "store", people, (64, 64), (0, 0), reach)
+            self.crop_stores.append((self.folder / "store").read_bytes())
         self.mats = [mat_bytes({"joints": np.random.default_rng(0).integers(0, 2, (3, 14, 2)).astype(kind)}, **how)
                      for kind in ("f8", "u1") for how in ({}, {"do_compression": True})]  # fmt: skip
         self.mat_bombs = [mat_bytes({"joints": np.zeros((3, 14, 7_000_000), np.uint8)}, do_compression=True)]
@@ -473,14 +475,19 @@ class Inputs:
 
     def stores(self, chance):
         path = self.folder / "input.safetensors"
-        data = header_changed(self.store, chance) if chance.random() < 0.5 else tensors_changed(self.store, chance)
+        kind = chance.randrange(2)
+        change = header_changed if chance.random() < 0.5 else tensors_changed
+        data = change(self.crop_stores[kind], chance)
         if chance.random() < 0.3:
             data = bytes_changed(data, chance)
         path.write_bytes(data)
 
         def read():
             store = CropStore(path)
-            return [store.window(row) for row in range(len(store))], store.people.take(np.arange(len(store)))
+            rows = np.arange(len(store))
+            if kind:
+                store.crops(rows, np.tile(np.eye(2, 3), (len(rows), 1, 1)))
+            return [store.window(row) for row in rows], store.people.take(rows)
 
         return read, [path.name]
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,7 +117,7 @@ def test_a_crop_of_a_part_is_that_of_the_whole_picture_to_the_last_bit(monkeypat
     center, scale = random.uniform(-0.2, 1.2, (300, 2)) * sizes[:, ::-1], random.uniform(1, 900, (300, 1)) * [3, 4]
     matrices = crop_matrix(center, scale, random.uniform(-180, 180, 300), SIZE)
     of_parts = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
-    monkeypatch.setattr(crops, "_seen", lambda back, input_size, picture: [(slice(None), slice(None))] * len(back))
+    monkeypatch.setattr(crops, "_seen", lambda back, input_size, pictures: [(slice(None), slice(None))] * len(back))
     of_wholes = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
     np.testing.assert_array_equal(of_parts, of_wholes)
 
@@ -201,6 +202,33 @@ def test_a_window_reaches_as_far_as_augmentation_but_keeps_no_more_detail_than_n
     assert large.window(0).shape == (60, 60, 3)  # 1.25 times 64 pixels for the 400 of the box made 3:4
 
 
+@pytest.mark.parametrize("size", [(300, 330), (64, 32), (5, 7), (33, 65)])
+def test_a_crop_is_that_of_the_whole_window(stored, size):
+    store = stored(noise(3, *size), [[0, 0, size[1], size[0]]], (3, 3), reach=np.array([2.0, 2.0]))
+    random, window = np.random.default_rng(0), store.window(0)
+    assert window.shape[:2] == tuple(store.sizes[0])
+    for _ in range(50):
+        center, scale = random.uniform(-0.2, 1.2, (1, 2)) * window.shape[1::-1], random.uniform(0.1, 1, (1, 2)) * 200
+        (matrix,) = crop_matrix(center, scale, random.uniform(-90, 90), store.input_size)
+        of_window = crops.quick_warp(window, matrix, store.input_size).astype(int)
+        different = (store.crops([0], matrix[None])[0] != of_window).any(axis=2)
+        assert different.mean() < 1e-3  # where 1/32 of a pixel is rounded
+
+
+def test_no_more_is_decoded_than_a_crop_sees(stored, monkeypatch):
+    store, decode, shapes = stored(noise(3, 320, 320), [[0, 0, 320, 320]], reach=np.array([3.0, 3.0])), cv2.imdecode, []
+
+    def observed(*given):
+        picture = decode(*given)
+        shapes.append(picture.shape)
+        return picture
+
+    monkeypatch.setattr(cv2, "imdecode", observed)
+    (matrix,) = crop_matrix(np.array([[48.0, 40.0]]), np.array([[15.0, 20.0]]), 0, store.input_size)
+    store.crops([0], matrix[None])
+    assert shapes == [(32, 32, 3)]  # 20 pixels and a margin, in tiles of 8 x 32
+
+
 def test_keypoints_outside_the_box_are_in_the_window(stored):
     store = stored(noise(3, 300, 300), [[140, 130, 20, 30]], (20, 290), reach=np.array([1.0, 1.0]))
     (x, y), (height, width) = transform(store.matrices, store.people.keypoints)[0, 0], store.window(0).shape[:2]
@@ -263,6 +291,15 @@ def test_a_window_that_cannot_be_decoded_is_named(stored, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"PNG", b"XXX"))
     with pytest.raises(UserError, match="store.safetensors"):
         CropStore(path).window(0)
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xd3", b"\xff\xda", b"\xff\xc0"])
+def test_a_window_without_its_markers_is_named(stored, tmp_path, marker):
+    stored(noise(5), [[30, 20, 40, 50]], reach=np.array([2.0, 2.0]))
+    path = tmp_path / "store.safetensors"
+    path.write_bytes(path.read_bytes().replace(marker, b"\0\0"))
+    with pytest.raises(UserError, match="store.safetensors: the window of person 1 is damaged"):
+        CropStore(path).crops([0], np.eye(2, 3)[None])
 
 
 def test_an_interrupted_writer_leaves_the_old_store_and_nothing_else(tmp_path, make_people, monkeypatch):
