@@ -17,6 +17,7 @@ from torch.nn.functional import grid_sample
 from tqdm.auto import tqdm
 
 from rsnlib.datasets import PERSON, People
+from rsnlib.models import native
 from rsnlib.runtime import UserError, cores, fingerprint, whole_file
 from rsnlib.skeletons import from_description
 
@@ -137,7 +138,10 @@ def normalise(crops):
     memory."""
     crops = torch.as_tensor(crops)
     factor, offset = _line_norm(crops.shape[2]).to(crops.device)
-    return torch.addcmul(offset, crops.flatten(2).float(), factor).view(crops.shape).permute(0, 3, 1, 2)
+    images = native.normalised(crops, factor, offset)
+    if images is None:
+        images = torch.addcmul(offset, crops.flatten(2).float(), factor).view(crops.shape)
+    return images.permute(0, 3, 1, 2)
 
 
 @lru_cache

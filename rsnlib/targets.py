@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import torch
 
+from rsnlib.models import native
+
 PEAK = 255.0
 KERNELS = (15, 11, 9, 7, 5)
 
@@ -30,12 +32,13 @@ def heatmap_targets(keypoints, visible, input_size, kernels=KERNELS):
     height, width = heatmap_size(input_size)
     x, y = (keypoints / 4).floor().long().unbind(-1)
     inside = (visible > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    rows = _profiles(tuple(kernels), height).to(keypoints.device)[:, y]  # (kernels, ..., K, h)
-    columns = _profiles(tuple(kernels), width).to(keypoints.device)[:, x]
-    rows = rows * (PEAK * inside)[..., None]
-    heatmaps = rows[..., :, None] * columns[..., None, :]  # a blurred point is a product of two blurred lines
-    return heatmaps.movedim(0, -4)
+    x, y, peaks = x.clamp(0, width - 1), y.clamp(0, height - 1), PEAK * inside
+    # a blurred point is a product of two blurred lines
+    rows, columns = (_profiles(tuple(kernels), length).to(keypoints.device) for length in (height, width))
+    if keypoints.ndim == 3 and (heatmaps := native.drawn(rows, columns, x, y, peaks)) is not None:
+        return heatmaps
+    rows, columns = rows[:, y] * peaks[..., None], columns[:, x]  # (kernels, ..., K, h) and w
+    return (rows[..., :, None] * columns[..., None, :]).movedim(0, -4)
 
 
 @lru_cache

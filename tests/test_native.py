@@ -6,11 +6,13 @@ import copy
 import pytest
 import torch
 
+from rsnlib.crops import normalise
 from rsnlib.losses import heatmap_loss
 from rsnlib.models import native
 from rsnlib.models.blocks import ConvNorm, fork, kept_statistics
 from rsnlib.models.native import compiled, join, norm, plain_torch, split
 from rsnlib.models.zoo import create_model
+from rsnlib.targets import heatmap_targets
 
 SHAPES = [(2, 17, 9, 7), (3, 26, 16, 12), (16, 64, 32, 24), (2, 600, 3, 5), (1, 1, 64, 512), (5, 3, 1, 1)]
 HALF = 2**-8  # of a bfloat16 number: the most that rounding to the nearest moves it
@@ -216,3 +218,27 @@ def test_branches_are_split_and_joined(dtype, threads):
 def test_without_a_compiler_that_can_torch_computes(monkeypatch, compiler):
     monkeypatch.setenv("CC", compiler)
     assert compiled.__wrapped__(torch.float32) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_images_and_targets_are_torchs(threads):
+    random = torch.Generator().manual_seed(0)
+    crops = torch.randint(0, 256, (3, 64, 48, 3), generator=random, dtype=torch.uint8)
+    keypoints = torch.rand(3, 17, 2, generator=random) * 80 - 10
+    visible = torch.randint(0, 3, (3, 17), generator=random)
+    with plain_torch():
+        images, targets = normalise(crops), heatmap_targets(keypoints, visible, (64, 48))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, drawn = normalise(crops), heatmap_targets(keypoints, visible, (64, 48))
+    finally:
+        torch.set_num_threads(before)
+    assert (found - images).abs().max() < 1e-6 and found.stride() == images.stride()
+    assert drawn.equal(targets) and drawn.is_contiguous() and not targets.is_contiguous()
+
+
+def test_what_is_added_has_the_same_shape(calls):
+    with pytest.raises(ValueError, match=r"not of shape \(2, 5, 8, 6\)"):
+        norm(torch.randn(2, 5, 8, 6), torch.nn.BatchNorm2d(5), True, torch.randn(2, 5, 4, 3))
+    assert len(calls) == 1

@@ -1,6 +1,6 @@
-/* Batch norm with what follows it, and branches side by side, for training on a CPU: see native.py, which compiles this
-   file for the machine that it runs on, with BFLOAT16 or without it (float). Images are rows of `channels` numbers,
-   channels last. Sums are float within a block of rows and double beyond it. */
+/* What native.py has compiled for the CPU that trains, with BFLOAT16 or without it (float): batch norm with what follows
+   it, branches side by side, images and targets. Batch norms and branches have images as rows of `channels` numbers,
+   channels last; sums are float within a block of rows and double beyond it. */
 
 #include <math.h>
 #include <stdint.h>
@@ -246,8 +246,8 @@ int backward(const element *restrict gradient, const element *restrict second, c
 #pragma omp for schedule(static)
         for (long r = 0; r < lines; r++) {
             long i = r * columns;
-            BY_CASE(write_line, relu, added, forked, gradient + i, second + i, x + i, y + i, columns, scale, shift, slope,
-                    offset, of_x + i, of_other + i);
+            BY_CASE(write_line, relu, added, forked, gradient + i, second + i, x + i, y + i, columns, scale, shift,
+                    slope, offset, of_x + i, of_other + i);
         }
     }
     free(workspace);
@@ -269,3 +269,35 @@ void split(const element *restrict whole, element *const *parts, long rows, long
         for (long b = 0; b < branches; b++)
             memcpy(parts[b] + r * channels, whole + (r * branches + b) * channels, channels * sizeof(element));
 }
+
+#ifndef BFLOAT16
+
+/* Pixels to what the network takes: lines of `length` numbers, each times its factor, plus its offset. */
+void normalise(const uint8_t *restrict pixels, const float *restrict factor, const float *restrict offset,
+               float *restrict lines, long count, long length, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long r = 0; r < count; r++)
+        for (long c = 0; c < length; c++) lines[r * length + c] = pixels[r * length + c] * factor[c] + offset[c];
+}
+
+/* Heatmaps (people, kernels, keypoints, height, width): a row of `rows` (kernels, height, height), times the keypoint's
+   peak, by one of `columns` (kernels, width, width). x, y, peaks: (people, keypoints), which of them */
+void draw(const float *restrict rows, const float *restrict columns, const int64_t *restrict x,
+          const int64_t *restrict y, const float *restrict peaks, float *restrict heatmaps, long people, long kernels,
+          long keypoints, long height, long width, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long p = 0; p < people; p++)
+        for (long k = 0; k < kernels; k++)
+            for (long i = p * keypoints; i < (p + 1) * keypoints; i++) {
+                const float *restrict row = rows + (k * height + y[i]) * height;
+                const float *restrict column = columns + (k * width + x[i]) * width;
+                long place = (p * (kernels - 1) + k) * keypoints + i;
+                float *restrict heatmap = heatmaps + place * height * width;
+                for (long r = 0; r < height; r++) {
+                    float value = row[r] * peaks[i];
+                    for (long c = 0; c < width; c++) heatmap[r * width + c] = value * column[c];
+                }
+            }
+}
+
+#endif

@@ -1,5 +1,5 @@
-"""What a CPU that trains does in one pass each way, compiled for it: batch norm with the sums and the ReLU behind it,
-and branches side by side. Elsewhere all of it is torch's own."""
+"""What a CPU that trains does in one pass, compiled for it: batch norm with the sums and the ReLU behind it, branches
+side by side, images and targets. Elsewhere all of it is torch's own."""
 
 import contextlib
 import ctypes
@@ -64,6 +64,36 @@ def _parameters(conv, bn):
     return (None, None, bn.weight, bn.bias) if conv is None else (conv.weight, conv.bias, bn.weight, bn.bias)
 
 
+def normalised(crops, factor, offset):
+    """Crops (N, H, W, 3) uint8 times `factor` plus `offset`, (W * 3), in float32; None where it is not compiled."""
+    library = _for_training(crops)
+    if library is None:
+        return None
+    crops, images = crops.contiguous(), torch.empty(crops.shape)
+    lines = crops.shape[0] * crops.shape[1], len(factor)
+    library.normalise(*_pointers(crops, factor, offset, images), *lines, torch.get_num_threads())
+    return images
+
+
+def drawn(rows, columns, x, y, peaks):
+    """Heatmaps (N, kernels, K, h, w), `peaks` times row y of `rows` (kernels, h, h), upright, times row x of `columns`
+    (kernels, w, w), level; x, y, peaks: (N, K). None where it is not compiled."""
+    library = _for_training(peaks)
+    if library is None:
+        return None
+    shape = len(peaks), len(rows), peaks.shape[1], rows.shape[1], columns.shape[1]
+    heatmaps, given = torch.empty(shape), [each.contiguous() for each in (rows, columns, x, y, peaks)]
+    library.draw(*_pointers(*given, heatmaps), *shape, torch.get_num_threads())
+    return heatmaps
+
+
+def _for_training(x):
+    """The library for float32, where a CPU trains, else None."""
+    if not (_compiles and torch.is_grad_enabled() and x.device.type == "cpu") or torch.compiler.is_compiling():
+        return None
+    return compiled(torch.float32)
+
+
 def split(x, branches):
     """The channels of x (N, branches * C, h, w) as so many (N, C, h, w), each by itself in memory."""
     if _is_native(x):
@@ -112,6 +142,10 @@ def compiled(dtype):
     shape, flags = [number] * 2, [flag] * 3
     functions.forward.argtypes = [*[pointer] * 5, *shape, *[pointer] * 6, real, real, *flags, pointer, flag]
     functions.backward.argtypes = [*[pointer] * 6, *shape, *[pointer] * 3, *flags, pointer, pointer, flag]
+    if dtype == torch.float32:
+        functions.normalise.argtypes = [*[pointer] * 4, *shape, flag]
+        functions.draw.argtypes = [*[pointer] * 6, *[number] * 5, flag]
+        functions.normalise.restype = functions.draw.restype = None
     for function in (functions.join, functions.split):
         function.argtypes, function.restype = [pointer, pointer, *shape, number, flag], None
     return functions
@@ -131,6 +165,8 @@ class _Norm(torch.autograd.Function):
         rows, channels = _shape(x)
         if rows == 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+        if any(each is not None and each.shape != x.shape for each in (other, then)):
+            raise ValueError(f"what is added is not of shape {tuple(x.shape)}")
         y, saved = torch.empty_like(x), torch.empty(2, channels)
         both = y if then is None else torch.empty_like(x)
         more = [x if each is None else _rows(each) for each in (other, then)]
