@@ -123,7 +123,7 @@ def test_a_network_is_as_exact_as_with_torchs(calls):
     assert (ours - exact).norm() < 2 * (torchs - exact).norm() < 0.1 * exact.norm()
 
 
-def test_other_numbers_evaluation_and_single_values_are_torchs(calls):
+def test_other_numbers_and_evaluation_are_torchs(calls):
     (x, _, _), bn = draw((3, 26, 16, 12), torch.float32)
     norm(x, copy.deepcopy(bn).double(), relu=True)
     norm(x.float(), copy.deepcopy(bn).eval(), relu=True)
