@@ -78,7 +78,7 @@ class Sizes:
 
 
 SIZES = {
-    "cpu": Sizes(64, batch=16, deep=4, decoded=256, scored=50_000, turns=5, calls=1, matrix=2048, copied=2**28),
+    "cpu": Sizes(64, batch=32, deep=16, decoded=256, scored=50_000, turns=5, calls=1, matrix=2048, copied=2**28),
     "cuda": Sizes(64, batch=32, deep=32, decoded=1024, scored=50_000, turns=9, calls=10, matrix=8192, copied=2**31),
 }
 
