@@ -60,7 +60,8 @@ DEEP = Architecture("residual_steps", (3, 4, 6, 3), stages=4)  # 4xRSN-50 as the
 class Sizes:
     """How much is done.
 
-    drawn: people drawn, for training data; batch: people in a training batch or forward; deep: in one of DEEP
+    drawn: people drawn, for training data; batch: people in a training batch or forward, 32 as on a GPU of the
+        released recipe; deep: in one of DEEP, as many (of 8, 16, 32) as 24 GiB hold, theirs too
     decoded: people at a time; scored: people evaluated, a tenth of them by pycocotools
     turns: how often each is timed, after once that does not count; calls: networks' calls each time
     matrix: rows of the matrices multiplied; copied: bytes

@@ -220,18 +220,19 @@ def test_without_a_compiler_that_can_torch_computes(monkeypatch, compiler):
     assert compiled.__wrapped__(torch.float32) is None
 
 
+@pytest.mark.parametrize("size", [(64, 48), (45, 37)], ids=str)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_images_and_targets_are_torchs(threads):
+def test_images_and_targets_are_torchs(threads, size):
     random = torch.Generator().manual_seed(0)
-    crops = torch.randint(0, 256, (3, 64, 48, 3), generator=random, dtype=torch.uint8)
+    crops = torch.randint(0, 256, (3, *size, 3), generator=random, dtype=torch.uint8)
     keypoints = torch.rand(3, 17, 2, generator=random) * 80 - 10
     visible = torch.randint(0, 3, (3, 17), generator=random)
     with plain_torch():
-        images, targets = normalise(crops), heatmap_targets(keypoints, visible, (64, 48))
+        images, targets = normalise(crops), heatmap_targets(keypoints, visible, size)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found, drawn = normalise(crops), heatmap_targets(keypoints, visible, (64, 48))
+        found, drawn = normalise(crops), heatmap_targets(keypoints, visible, size)
     finally:
         torch.set_num_threads(before)
     assert (found - images).abs().max() < 1e-6 and found.stride() == images.stride()
