@@ -723,5 +723,7 @@ def run_notebook(name, parameters):
 
 def machine():
     """The hardware and software of this machine in a few words."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    cpu = f"{threads} CPU thread" + ("s" if threads > 1 else "")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"

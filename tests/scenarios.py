@@ -371,27 +371,21 @@ def other_disk(base):
         return reproduce(base, project)
 
 
-def behind_a_link(base):
+def behind_a_link(base, of="data/demo"):
     """The data set's folder is a symbolic link to one elsewhere"""
     with base.clone(data=False) as project:
-        (project / "data").mkdir()
-        elsewhere = shutil.copytree(base.project / "data/demo", project.parent / "elsewhere")
-        (project / "data/demo").symlink_to(elsewhere)
+        (project / of).parent.mkdir(exist_ok=True)
+        elsewhere = shutil.copytree(base.project / of, project.parent / "elsewhere")
+        (project / of).symlink_to(elsewhere)
         text = reproduce(base, project)
-        if not (project / "data/demo").is_symlink():
+        if not (project / of).is_symlink():
             raise Failed("the link is gone")
         return text
 
 
 def all_data_behind_a_link(base):
     """`data` itself is a symbolic link to a folder elsewhere"""
-    with base.clone(data=False) as project:
-        elsewhere = shutil.copytree(base.project / "data", project.parent / "elsewhere")
-        (project / "data").symlink_to(elsewhere)
-        text = reproduce(base, project)
-        if not (project / "data").is_symlink():
-            raise Failed("the link is gone")
-        return text
+    return behind_a_link(base, of="data")
 
 
 def odd_names(base):

@@ -59,24 +59,22 @@ def test_what_is_checked_is_left_as_it_is(tmp_path):
     assert not any((tmp_path / "new folder").iterdir())
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write(b"a little"),
+        # torch.save says so with a RuntimeError about positions
+        lambda file: torch.save({"weights": torch.ones(100_000)}, file),
+    ],
+    ids=["bytes", "weights"],
+)
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, write):
     message = "results.json: cannot be written .No space left on device.$"
     with pytest.raises(UserError, match=message), whole_file(tmp_path / "results.json") as file:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, file.fileno())
         os.close(full)
-        file.write(b"a little")
-    assert not any(tmp_path.iterdir())
-
-
-def test_weights_for_which_the_disk_has_no_room_are_named(tmp_path):
-    """torch.save says so with a RuntimeError about positions."""
-    message = "a.pt: cannot be written .No space left on device.$"
-    with pytest.raises(UserError, match=message), whole_file(tmp_path / "a.pt") as file:
-        full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, file.fileno())
-        os.close(full)
-        torch.save({"weights": torch.ones(100_000)}, file)
+        write(file)
     assert not any(tmp_path.iterdir())
 
 
