@@ -103,7 +103,7 @@ def main():
             results, figures = evaluate_weights(arguments.weights, *chosen)
             if arguments.output:
                 write_results(arguments.output, results)
-            found = f"{len(results)} people; {arguments.split} has no annotations to judge them by"
+            found = f"{len(results)} people, of a split without annotations to judge them by"
             print(json.dumps(figures, indent=2) if figures else found)
         elif arguments.command == "submit":
             from rsnlib.submission import submit

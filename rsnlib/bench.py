@@ -414,7 +414,8 @@ def _hardware(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError):
-        return re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
+        if found := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()):
+            return found[1]
     return platform.processor() or platform.machine()
 
 

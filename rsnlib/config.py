@@ -42,7 +42,7 @@ Depth = Annotated[int, Field(ge=1, le=100)]
 Enlargement = Annotated[float, Field(gt=-1, le=10)]
 RandomEnlargement = Annotated[float, Field(ge=0, le=10)]
 Kernels = tuple[Odd, Odd, Odd, Odd, Odd]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # part of file names
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]  # part of file names; DVC splits at dots
 Names = Annotated[tuple[Name, ...], AfterValidator(_once)]
 
 
@@ -317,6 +317,7 @@ class Params:
         return replace(settings, input_size=sizes[size], more_input_sizes={}, kernels=kernels or settings.kernels)
 
     def model(self, name):
+        """A line of `models`. Raises UserError where there is none of that name."""
         return self._named("models", name)
 
     def _named(self, section, name):
@@ -324,6 +325,11 @@ class Params:
         if name not in known:
             raise UserError(f"params.yaml: {section} has no {name!r}; it has {', '.join(known)}")
         return known[name]
+
+
+def run_name(model, seed):
+    """What the files of a run are called."""
+    return f"{model}-{seed}"
 
 
 def load_params(path=None):

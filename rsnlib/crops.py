@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from rsnlib.datasets import PERSON, People
 from rsnlib.models import native
-from rsnlib.runtime import UserError, cores, fingerprint, whole_file
+from rsnlib.runtime import UserError, cores, fingerprint, whole_file, writing
 from rsnlib.skeletons import from_description
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
@@ -220,6 +220,7 @@ class CropStore:
         return len(self.people)
 
     def window(self, row):
+        """The window of the person in a row. Raises UserError where it is damaged."""
         return self._decode(row, self.pixels[self.offsets[row] : self.offsets[row + 1]], self.sizes[row])
 
     def crops(self, rows, matrices):
@@ -277,8 +278,9 @@ def write_crop_store(path, people, input_size, enlarge, reach=None):
     else:
         matrices, sizes = _windows(people, input_size, reach)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent) as pixels:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), tempfile.TemporaryFile(dir=path.parent) as pixels:
         lengths, digest = [], hashlib.sha256()
         for encoded in _encode_windows(people, matrices, sizes, exact=reach is None):
             pixels.write(encoded)

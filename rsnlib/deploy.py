@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rsnlib.models.blocks import ConvNorm
 from rsnlib.models.native import PRECISIONS
-from rsnlib.runtime import check_writable, whole_file
+from rsnlib.runtime import UserError, check_writable, whole_file
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 TOLERANCE = 1e-4  # of the highest peak
@@ -64,8 +64,10 @@ def export_onnx(model, path):
         )
     contents = program.model_proto.SerializeToString()
     difference = _difference(contents, copy.deepcopy(model).cpu().eval())
-    if difference > TOLERANCE:
-        raise RuntimeError(f"the exported network differs from the model by {difference:.1e} of the peak")
+    if not difference <= TOLERANCE:  # nor where it is not a number
+        raise UserError(
+            f"{path}: not written: what is exported differs from the network by {difference:.1e} of the peak"
+        )
     with whole_file(path) as file:
         file.write(contents)
     return difference

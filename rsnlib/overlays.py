@@ -54,8 +54,8 @@ def predict_files(model, inputs, output, boxes=None):
         empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
-    model, skeleton = fuse(model), skeleton_of(model)
-    detections = None if boxes is None else Detections(boxes, categories_of(model))
+    model, skeleton, categories = fuse(model), skeleton_of(model), categories_of(model)
+    detections = None if boxes is None else Detections(boxes, categories)
     files, problems = find_files(inputs)
     if not files:
         return problems
@@ -71,7 +71,7 @@ def predict_files(model, inputs, output, boxes=None):
             try:
                 for frame, poses in _overlay_file(model, path, overlay, detections, skeleton):
                     image_id = int(path.stem) if numbered else next(count)
-                    for person in _results(path, frame, image_id, poses):
+                    for person in _results(path, frame, image_id, categories[0], poses):
                         file.write(separator + json.dumps(person))
                         separator = ",\n"
             except UserError as error:
@@ -222,9 +222,10 @@ def _whole_video(path, fps):
             os.replace(unfinished, path)
 
 
-def _results(path, frame, image_id, poses):
-    """Each person as an object of poses.json."""
-    people = coco_results([image_id] * len(poses.boxes), poses.keypoints, poses.scores, poses.box_scores)
+def _results(path, frame, image_id, category, poses):
+    """Each person as an object of poses.json. Of a network of several categories, all are of the first."""
+    ids, categories = ([number] * len(poses.boxes) for number in (image_id, category))
+    people = coco_results(ids, poses.keypoints, poses.scores, poses.box_scores, categories=categories)
     for person, box in zip(people, poses.boxes):
         person |= {"file_name": path.as_posix(), "bbox": box.tolist()}
         if frame is not None:

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from rsnlib import cost, parallel
 from rsnlib.augment import reach
-from rsnlib.config import Model, load_params, project_root
+from rsnlib.config import Model, load_params, project_root, run_name
 from rsnlib.crops import (
     CropStore,
     crop_matrix,
@@ -31,7 +31,7 @@ from rsnlib.crops import (
     warp,
     write_crop_store,
 )
-from rsnlib.datasets import read_detections, read_people
+from rsnlib.datasets import read_detections, read_people, withheld
 from rsnlib.deploy import fuse
 from rsnlib.metrics import (
     accuracy,
@@ -82,12 +82,11 @@ from rsnlib.tables import (
     server_table,
     write_table,
 )
-from rsnlib.train import STATE_VERSION, cut_crops, iterations
+from rsnlib.train import cut_crops, iterations
 from rsnlib.train import train as train_model
 
-
-def run_name(model, seed):
-    return f"{model}-{seed}"
+PACKAGE = Path(__file__).parent
+TRAINING_CODE = ("augment.py", "crops.py", "losses.py", "models", "parallel.py", "targets.py", "train.py")  # of PACKAGE
 
 
 def crops_path(dataset, split, size=None):
@@ -97,14 +96,17 @@ def crops_path(dataset, split, size=None):
 
 
 def weights_path(dataset, model, seed):
+    """Where `train` writes a run's weights."""
     return project_root() / "work" / "models" / dataset / f"{run_name(model, seed)}.safetensors"
 
 
 def predictions_path(dataset, model, seed):
+    """Where `evaluate` writes a run's predictions, in COCO's results format."""
     return project_root() / "work" / "predictions" / dataset / f"{run_name(model, seed)}.json"
 
 
 def results_path(dataset, *parts):
+    """A place among the results of a data set."""
     return project_root().joinpath("results", dataset, *parts)
 
 
@@ -190,9 +192,9 @@ def train(dataset, model, seed):
         again = f"dvc repro --force --single-item prepare@{dataset}"
         raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
-    # everything that a run's weights depend on
+    # everything that a run's weights depend on, and the code
     shared = asdict(params.train) | {"precision": choose_precision(default_device(), params.train.precision)}
-    identity = [asdict(settings), asdict(description), shared, seed, store.fingerprint, STATE_VERSION]
+    identity = [asdict(settings), asdict(description), shared, seed, store.fingerprint]
     mark = fingerprint(*identity, torch.__version__)
     figure = headline(settings.reader)
 
@@ -227,7 +229,7 @@ def train(dataset, model, seed):
             intermediate_supervision=description.intermediate_supervision,
             hard_keypoints=description.hard_keypoints,
             validate=validate,
-            state=project_root() / "work" / "state" / mark,
+            state=project_root() / "work" / "state" / fingerprint(mark, _digests(PACKAGE, TRAINING_CODE)),
             log=log,
         )
     about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
@@ -239,7 +241,8 @@ def train(dataset, model, seed):
 
 
 def load_curve(dataset, model, seed):
-    """The training curve of a run: one row a log, columns iteration, loss, learning_rate and the validation figure."""
+    """The training curve of a run: one row a log, columns iteration, epoch, loss, learning_rate and the
+    validation figure."""
     folder = results_path(dataset, "train", run_name(model, seed), "plots", "metrics")
     columns = [pd.read_csv(path, sep="\t").set_index("step") for path in sorted(folder.glob("*.tsv"))]
     if not columns:
@@ -286,6 +289,7 @@ def evaluate(dataset, model, seed):
 
 
 def evaluation_path(dataset, model, seed, name):
+    """Where `evaluate` writes what `load_evaluation` reads."""
     return results_path(dataset, "evaluate", run_name(model, seed), f"{name}.csv")
 
 
@@ -352,8 +356,7 @@ def evaluate_weights(weights, dataset, split=None, detections=None):
     predicted = predict_people(models, people, settings.enlarge, *how)
     if split is not None:
         settings = replace(settings, splits=settings.splits | {"val": split})
-    annotated = not str(settings.splits["val"]).startswith("test")
-    return judge(settings, options, people, *predicted, annotated)
+    return judge(settings, options, people, *predicted, not withheld(settings.reader, settings.splits["val"]))
 
 
 def load_figures(dataset):
@@ -425,7 +428,7 @@ def tables(dataset):
     with whole_file(folder / "differences.md", "w") as file:
         file.write(written["Differences"])
     text = ablation_caption(settings, seeds, made)
-    formats = {"difference": "{:+.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
+    formats = {"difference": "{:+z.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
     for name, table in ablations.items():
         written[f"Ablation: {name}"] = write_table(table, folder, f"ablation-{name}", text, formats=formats)
 
@@ -475,14 +478,17 @@ def code_fingerprint(*stages):
     """Stands for the code that stages of dvc.yaml depend on: rooms of rsnlib and notebooks."""
     root = project_root()
     known = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
-    paths = [
-        root / path for stage in stages for path in known[stage]["deps"] if path.startswith(("rsnlib", "notebooks"))
-    ]
+    paths = [path for stage in stages for path in known[stage]["deps"] if path.startswith(("rsnlib", "notebooks"))]
+    return fingerprint(_digests(root, paths))
+
+
+def _digests(root, paths):
+    """{path below `root`: SHA-256} of files, and of the code in folders."""
+    paths = [Path(root, path) for path in paths]
     folders = [path for path in paths if path.is_dir()]
     files = {file for folder in folders for kind in ("*.py", "*.c") for file in folder.rglob(kind)}
     files |= set(paths) - set(folders)
-    digests = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return fingerprint(digests)
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def networks():
@@ -678,6 +684,7 @@ def run_notebook(name, parameters):
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise UserError(f"{source}: no such notebook")
+    made_by(name, parameters)  # before anything is executed
     where = Path(parameters.get("dataset", ""), name)
     if "model" in parameters:
         where /= run_name(parameters["model"], parameters["seed"])

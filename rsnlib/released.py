@@ -55,6 +55,7 @@ class Released:
             levels._make_layer = make
 
     def optimizer(self, network):
+        """The released code's optimiser for a network, as for one GPU."""
         return self.solver.make_optimizer(self.config, network, num_gpu=1)
 
     def decode(self, heatmaps, center, scale):

@@ -13,7 +13,7 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 from ruamel.yaml import YAML
 
-from rsnlib.config import project_root
+from rsnlib.config import load_params, project_root, run_name
 from rsnlib.runtime import UserError, whole_file
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -24,6 +24,7 @@ SOURCES = ("rsnlib", "notebooks", "dvc.yaml", "params.yaml")
 
 
 def notebooks_folder():
+    """Where executed notebooks lie."""
     return project_root() / "work" / "notebooks"
 
 
@@ -31,10 +32,16 @@ def made_by(stage, item):
     """What makes a stage's results: its name, as `dvc repro` takes it, and its parameters as YAML.
 
     item: {key of the stage's matrix: value}
+    Raises UserError where there is no such stage, or its matrix has other keys, and where params.yaml lacks something.
     """
     root, yaml = project_root(), YAML(typ="safe")
     stages, params = (yaml.load(root / name) for name in ("dvc.yaml", "params.yaml"))
+    if stage not in STAGES:
+        raise UserError(f"{stage}: not a stage of the pipeline with a notebook; these are {', '.join(sorted(STAGES))}")
     entry = stages["stages"][stage]
+    if item.keys() != entry.get("matrix", {}).keys():
+        wanted = " ".join(f"--{key}" for key in entry.get("matrix", {})) or "no dataset, model or seed"
+        raise UserError(f"the stage {stage} takes {wanted}")
     used = {}
     for template in entry.get("params", []):
         *sections, last = _filled(template, item).split(".")
@@ -85,10 +92,12 @@ def _is_a_result(output):
 
 
 def write_site():
-    """Write results/index.html from the executed notebooks in work/notebooks and the tables beside it; returns its
-    path."""
-    root = project_root()
+    """Write results/index.html from the executed notebooks in work/notebooks, those of the runs of params.yaml and no
+    older ones, and the tables beside it; returns its path."""
+    root, run = project_root(), load_params().run
+    groups, names = ("", *run.datasets), ["", *(run_name(model, seed) for model in run.models for seed in run.seeds)]
     chapters = [_chapter(path) for path in notebooks_folder().rglob("*.ipynb")]
+    chapters = [each for each in chapters if each["group"] in groups and each["name"] in names]
     if not chapters:
         raise UserError(f"{notebooks_folder()}: no executed notebooks; `dvc repro` makes them")
     chapters.sort(key=lambda each: (each["group"] == "", each["group"], STAGES.index(each["stage"]), each["name"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rsnlib.runtime import UserError, check_zip, whole_file
+from rsnlib.runtime import UserError, check_zip, whole_file, writing
 
 KEPT = 2
 
@@ -23,8 +23,9 @@ class States:
         self.folder = Path(folder)
 
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = open(self.folder / "lock", "w")  # noqa: SIM115, closed in __exit__
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = open(self.folder / "lock", "w")  # noqa: SIM115, closed in __exit__
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -126,7 +126,7 @@ def differences(ablations, dataset, reader, seeds):
     for name, table in ablations.items():
         reference, parts = table["model"][0], []
         for row in table[1:].to_dict("records"):
-            numbers = f"{row['difference']:+.1f} {figure} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
+            numbers = f"{row['difference']:+z.1f} {figure} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
             if row["verdict"] == "no difference shown":
                 parts.append(f"between {row['model']} and {reference} no difference is shown ({numbers})")
             else:

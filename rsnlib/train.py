@@ -19,7 +19,6 @@ from rsnlib.runtime import UserError, autocast, choose_precision, default_device
 from rsnlib.states import States
 from rsnlib.targets import heatmap_targets
 
-STATE_VERSION = 3  # counts up when the state of a run, or what a run does with it, changes
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
 SAVE_SHARE = 0.05  # of the time, at most
@@ -48,6 +47,13 @@ def train(model, store, settings, schedule, *, state=None, **options):
             raise UserError(
                 f"the device has too little memory for {options['train'].device_batch} people at a time: lower "
                 "train.device_batch in params.yaml, or set train.activation_checkpointing to true"
+            ) from None
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "one person at a time is too few for this network, some of whose batch norms have one value a person: "
+                "raise train.device_batch in params.yaml, or the schedule's batch_size"
             ) from None
 
 
@@ -160,12 +166,13 @@ def loop(
             curve.append(row)
             if log:
                 log(row)
+            stop = parallel.anywhere(terminated.is_set())  # validation takes its time
         if states and iteration < total and (stop or log_now and time.monotonic() - saved > pause):
             start = time.monotonic()
             save(iteration)
             saved = time.monotonic()
             pause = max(SAVE_EVERY, (saved - start) / SAVE_SHARE)
-        if terminated.is_set():
+        if stop and iteration < total:
             raise UserError(
                 f"stopped by SIGTERM after iteration {iteration} of {total}; the next run goes on from there"
             )
@@ -177,9 +184,10 @@ def loop(
 
 
 def my_pieces(size, at_once):
-    """The pieces of a batch that this process computes: slices of at most `at_once` people, every process as many or
-    one fewer than others."""
-    pieces = [slice(first, min(first + at_once, size)) for first in range(0, size, at_once)]
+    """The pieces of a batch that this process computes: slices of at most `at_once` people, all as large or one larger
+    than others, every process as many or one fewer than others."""
+    number = -(-size // at_once)
+    pieces = [slice(size * piece // number, size * (piece + 1) // number) for piece in range(number)]
     if len(pieces) < parallel.world():
         raise UserError(
             f"batches of {size} people in pieces of {at_once} are {len(pieces)} pieces, too few for {parallel.world()} "

@@ -72,11 +72,11 @@ class Section(VBox):
     @contextmanager
     def keeping_still(self):
         """What changes inside redraws nothing."""
-        self.still = True
+        before, self.still = self.still, True
         try:
             yield
         finally:
-            self.still = False
+            self.still = before
 
     def watch(self, *controls):
         for control in controls:

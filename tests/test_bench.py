@@ -65,6 +65,13 @@ def test_runs_are_called_in_turns():
     assert seconds.shape == (2, 2) and (seconds > 0).all()
 
 
+def test_a_processor_without_a_name_is_named_otherwise(monkeypatch):
+    monkeypatch.setattr(benching.Path, "read_text", lambda path: "processor\t: 0\n")
+    monkeypatch.setattr(benching.platform, "processor", lambda: "")
+    monkeypatch.setattr(benching.platform, "machine", lambda: "aarch64")
+    assert benching._hardware(torch.device("cpu")) == "aarch64"
+
+
 def test_numbers_that_are_not_the_released_codes_stop_the_bench():
     theirs = torch.tensor([1.0, 200])
     benching._check("heatmaps", theirs + 0.01, theirs)

@@ -170,7 +170,7 @@ def test_a_missing_key_is_named(load_changed, key):
         load_changed(key.split("."), None, remove=True)
 
 
-@pytest.mark.parametrize("name", ["a/b", "it's", 'a"b', "../up", ".hidden", "-flag", "a b", ""])
+@pytest.mark.parametrize("name", ["a/b", "it's", 'a"b', "../up", ".hidden", "-flag", "a b", "v1.2", ""])
 @pytest.mark.parametrize("section", ["datasets", "models"])
 def test_names_that_make_no_file_names_are_refused(load_changed, section, name):
     values = YAML(typ="safe").load(ROOT / "params.yaml")[section]

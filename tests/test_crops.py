@@ -1,5 +1,6 @@
 """Crops: where they come from in the picture, and the crop store as a file."""
 
+import io
 import json
 import subprocess
 import sys
@@ -315,3 +316,10 @@ def test_an_interrupted_writer_leaves_the_old_store_and_nothing_else(tmp_path, m
         write_crop_store(path, people, SIZE, ENLARGE)
     assert list(path.parent.iterdir()) == [path]
     assert path.read_bytes() == old
+
+
+def test_a_full_disk_is_named_and_leaves_no_store(stored, monkeypatch, tmp_path):
+    monkeypatch.setattr(crops.tempfile, "TemporaryFile", lambda dir: io.FileIO("/dev/full", "wb"))
+    with pytest.raises(UserError, match="store.safetensors: cannot be written .No space left on device"):
+        stored(noise(0), [[20, 20, 40, 50]])
+    assert [path.name for path in tmp_path.iterdir()] == ["store.safetensors.png"]

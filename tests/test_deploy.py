@@ -100,9 +100,10 @@ def test_onnx_gives_the_same_heatmaps_for_any_batch(tmp_path, fields):
     assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
 
 
-def test_an_export_that_differs_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsnlib.deploy._difference", lambda contents, model: 0.5)
-    with pytest.raises(RuntimeError, match=r"differs from the model by 5\.0e-01 of the peak"):
+@pytest.mark.parametrize(("found", "said"), [(0.5, r"5\.0e-01"), (float("nan"), "nan")])
+def test_an_export_that_differs_leaves_no_file(tmp_path, monkeypatch, found, said):
+    monkeypatch.setattr("rsnlib.deploy._difference", lambda contents, model: found)
+    with pytest.raises(UserError, match=rf"network\.onnx: not written: .* from the network by {said} of the peak"):
         export_onnx(trained({}), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -246,7 +246,7 @@ def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, projec
     command = ["rsnlib", "evaluate", "weights.safetensors", "--dataset", "mpii", "--split", "test"]
     monkeypatch.setattr(sys, "argv", [*command, "-o", "results.json"])
     main()
-    assert capsys.readouterr().out == "4 people; test has no annotations to judge them by\n"
+    assert capsys.readouterr().out == "4 people, of a split without annotations to judge them by\n"
     results = json.loads((folder / "results.json").read_text())
     assert [result["person_id"] for result in results] == [1, 2, 3, 4]
 

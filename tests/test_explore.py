@@ -138,6 +138,15 @@ def test_controls_redraw_what_they_are_about(people):
     assert people.views[1].layout.display == "none" and people.problem.value == ""
 
 
+def test_what_keeps_still_inside_keeps_still_outside(people):
+    with people.keeping_still():
+        before = pictures(people)
+        with people.keeping_still():
+            people.place.value = 2
+        people.place.value = 3
+        assert pictures(people) == before
+
+
 def test_worst_first_goes_through_the_worst_of_the_keypoint(people):
     people.place.value, people.keypoint.value = 4, 9
     people.order.value = widgets.WORST_FIRST

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import os
+import shutil
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from rsnlib.models.blocks import ConvNorm, fork, kept_statistics
 from rsnlib.models.native import compiled, join, norm, plain_torch, split
 from rsnlib.models.zoo import create_model
 from rsnlib.targets import heatmap_targets
+
+pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CC", "cc")), reason="there is no C compiler")
 
 SHAPES = [(2, 17, 9, 7), (3, 26, 16, 12), (16, 64, 32, 24), (2, 600, 3, 5), (1, 1, 64, 512), (5, 3, 1, 1)]
 HALF = 2**-8  # of a bfloat16 number: the most that rounding to the nearest moves it
@@ -43,7 +47,7 @@ def run(x, other, gradient, bn, relu):
 @pytest.fixture
 def calls(monkeypatch):
     """How often the compiled functions are used: a list that grows."""
-    assert compiled(torch.float32), "no C compiler here: what it is for cannot be tested"
+    assert compiled(torch.float32), "the C compiler does not compile it"
     used, compiled_apply = [], native._Norm.apply
     monkeypatch.setattr(native._Norm, "apply", lambda *given: used.append(given) or compiled_apply(*given))
     return used
@@ -179,6 +183,17 @@ def test_a_convolution_with_its_norm_is_torchs(calls, about, dtype):
     convolution = ConvNorm(*about).to(memory_format=torch.channels_last)
     inputs = [torch.randn(2, about[0], 8, 6)]
     assert_torchs(calls, convolution, inputs, lambda compute, x: [compute(x)], dtype)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_convolution_of_another_kind_is_torchs(calls, padding, dilation):
+    torch.manual_seed(0)
+    convolution = ConvNorm(40, 6, 3)
+    convolution.conv.padding, convolution.conv.dilation = (padding, padding), (dilation, dilation)
+    convolution.to(memory_format=torch.channels_last)
+    inputs = [torch.randn(2, 40, 8, 6)]
+    assert_torchs(calls, convolution, inputs, lambda compute, x: [compute(x)], torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from ruamel.yaml import YAML
 
+from rsnlib import pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -69,6 +71,11 @@ def test_a_stages_code_exists(stage):
     ours = [path for path in STAGES[stage]["deps"] if path.startswith(("rsnlib/", "notebooks/"))]
     assert len(ours) >= 2
     assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+def test_what_trainings_are_told_apart_by_is_the_code_that_they_depend_on():
+    code = {path for path in STAGES["train"]["deps"] if path.startswith("rsnlib/")}
+    assert code == {f"rsnlib/{path}" for path in pipeline.TRAINING_CODE}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -287,13 +287,23 @@ def test_boxes_by_number_give_results_that_coco_judges(draw_dot, tmp_path):
     boxes = boxes_json(tmp_path / "boxes.json", entries)
     predict_files(SeesBrightness(), [tmp_path], tmp_path / "out", boxes)
     (result,) = json.loads((tmp_path / "out/poses.json").read_text())
-    assert result["image_id"] == 785 and result["bbox"] == [10, 10, 60, 80]
+    assert (result["image_id"], result["category_id"], result["bbox"]) == (785, 1, [10, 10, 60, 80])
     assert (tmp_path / "out/000000000012.jpg").is_file()  # nobody in it
     person = {"id": 1, "image_id": 785, "category_id": 1, "iscrowd": 0, "area": 4800, "num_keypoints": 17}
     truth = {"images": [{"id": 785}], "categories": [{"id": 1}], "annotations": [person]}
     x, y = result["keypoints"][:2]
     person |= {"bbox": [10, 10, 60, 80], "keypoints": [x, y, 2] * 17}
     assert coco_ap([result], boxes_json(tmp_path / "truth.json", truth))["AP"] > 0.9
+
+
+def test_results_are_of_the_networks_category(draw_dot, tmp_path):
+    Image.fromarray(draw_dot(96, 128, 40, 50)).save(tmp_path / "785.jpg")
+    entries = [{"image_id": 785, "bbox": [10, 10, 60, 80], "score": 0.5, "category_id": number} for number in (1, 18)]
+    network = SeesBrightness()
+    network.about = {"categories": [18]}
+    predict_files(network, [tmp_path / "785.jpg"], tmp_path / "out", boxes_json(tmp_path / "boxes.json", entries))
+    (result,) = json.loads((tmp_path / "out/poses.json").read_text())
+    assert result["category_id"] == 18
 
 
 def test_of_a_video_that_breaks_off_the_frames_before_are_done(tmp_path):

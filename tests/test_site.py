@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from rsnlib import site
+from rsnlib import pipeline, site
 from rsnlib.runtime import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +51,22 @@ def test_a_parameter_that_is_missing_is_named(project):
         site.made_by("prepare", {"dataset": "nobody"})
 
 
+@pytest.mark.parametrize(
+    ("stage", "item", "said"),
+    [
+        ("train", {"dataset": "demo", "model": "rsn18"}, "the stage train takes --dataset --model --seed"),
+        ("networks", {"dataset": "demo"}, "the stage networks takes no dataset, model or seed"),
+        ("explore", {}, "explore: not a stage of the pipeline with a notebook; these are evaluate, figures, networks"),
+    ],
+)
+def test_what_a_notebook_is_not_executed_for_is_said(project, monkeypatch, stage, item, said):
+    (project / "notebooks").mkdir()
+    (project / f"notebooks/{stage}.ipynb").touch()
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", lambda *given, **options: pytest.fail("executed"))
+    with pytest.raises(UserError, match=said):
+        pipeline.run_notebook(stage, item)
+
+
 def test_the_same_results_leave_the_same_notebook(project):
     bar = new_output("display_data", {site.WIDGET: {"model_id": "x"}})
     left = []
@@ -66,18 +82,21 @@ def test_the_same_results_leave_the_same_notebook(project):
 
 
 def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
-    runs = {f"demo/train/rsn18-{seed}": f"train@demo-rsn18-{seed}" for seed in (0, 1)}
+    runs = {f"demo/train/{model}-0": f"train@demo-{model}-0" for model in ("rsn18", "res18")}
     runs |= {"demo/tables": "tables@demo", "networks": "networks"}
     for name, stage in runs.items():
         site.clean_notebook(execute(name, title=stage), {"stage": stage, "parameters": f"of: {stage}\n"})
+    for name in ("demo/train/rsn18-7", "demo/train/a-model-of-old-0", "data-of-old/tables"):
+        execute(name, title="no longer in params.yaml")
     text = site.write_site().read_text()
+    assert "no longer" not in text and "of-old" not in text
     for stage in runs.values():
         assert f"<h1>{stage}</h1>" in text and f"<code>{stage}</code>" in text and f"of: {stage}" in text
     assert 'href="../notebooks/train.ipynb"' in text and "<td>rsn18</td>" in text.replace(
         ' style="text-align:left"', ""
     )
     targets, links = set(re.findall(r'<section id="([^"]+)"', text)), set(re.findall(r'href="#([^"]+)"', text))
-    assert targets == links == {"demo-train-rsn18-0", "demo-train-rsn18-1", "demo-tables", "networks", "overview"}
+    assert targets == links == {"demo-train-rsn18-0", "demo-train-res18-0", "demo-tables", "networks", "overview"}
     identities = re.findall(r'\bid="([^"]+)"', text)
     assert len(identities) == len(set(identities))
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from rsnlib.runtime import UserError
 from rsnlib.states import States
 
 
@@ -19,6 +20,12 @@ def saved(folder, *iterations):
 def newest(folder):
     with States(folder) as states:
         return states.newest()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/state: cannot be written .*file is a file, not a folder"):
+        saved(tmp_path / "file/state")
 
 
 def test_the_newest_of_two_is_found_again(tmp_path):

@@ -1,5 +1,6 @@
 """The training loop on eight drawn people and the smallest network."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -180,6 +181,43 @@ def test_sigterm_saves_and_stops_between_two_points_of_the_curve(run, tmp_path, 
     assert [path.name for path in state.glob("*.pt")] == ["000000006.pt"]
     (resumed, curve), (uninterrupted, wanted) = run(state=state), run()
     assert same_weights(resumed, uninterrupted) and curve == wanted
+
+
+def test_sigterm_during_validation_saves_and_at_the_end_changes_nothing(run, tmp_path):
+    state, sent = tmp_path / "state", iter([True, True])
+
+    def validate(model):
+        if next(sent, False):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(UserError, match="SIGTERM after iteration 4 of 8; the next run goes on"):
+        run(state=state, validate=validate)
+    assert [path.name for path in state.glob("*.pt")] == ["000000004.pt"]
+    finished, _ = run(state=state, validate=validate)
+    assert next(sent, None) is None and same_weights(finished, run()[0])
+
+
+def test_changed_code_or_data_begins_anew(project, tmp_path, monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def begin(*given, state, **options):
+        begun.append(state)
+        raise Begun
+
+    begun = []
+    monkeypatch.setattr(pipeline, "train_model", begin)
+    package = shutil.copytree(pipeline.PACKAGE, tmp_path / "rsnlib")
+    for changed in (None, None, "readme.py", "models/blocks.py", "train.py"):
+        if changed:
+            with open(package / changed, "a") as file:
+                file.write("# changed\n")
+        monkeypatch.setattr(pipeline, "PACKAGE", package)
+        with pytest.raises(Begun):
+            pipeline.train("demo", "plain", 0)
+    first, again, other_code, blocks, loop = begun
+    assert first == again == other_code and len({first, blocks, loop}) == 3
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(run, tmp_path, save_always, capsys):
@@ -382,6 +420,18 @@ def test_two_processes_train_to_the_weights_of_one(demo_folder, tmp_path, monkey
     for (name, one), two in zip(weights[0].items(), weights[1].values(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
     assert pipeline.load_curve("demo", "tiny", 0)["iteration"].tolist() == list(range(1, 11))
+
+
+def test_pieces_are_as_even_as_can_be():
+    pieces = training.my_pieces(16, 15)
+    assert pieces == [slice(0, 8), slice(8, 16)] and training.my_pieces(10, 4)[-1] == slice(6, 10)
+
+
+def test_one_person_at_a_time_is_refused_where_a_norm_has_one_value_a_person(run):
+    model = create_model({"depths": [1, 1, 1, 1], "attention": "prm"}, 17, (64, 64))
+    for compute in (contextlib.nullcontext, plain_torch):
+        with compute(), pytest.raises(UserError, match=r"one person at a time .* raise train\.device_batch"):
+            run(model=model, shared=replace(SHARED, device_batch=1))
 
 
 def test_more_processes_than_pieces_are_refused(monkeypatch):

@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from rsnlib.datasets import coco, lsp, mpii
-from rsnlib.datasets.detections import read_detections
+from rsnlib.datasets.detections import read_detections, withheld
 from rsnlib.datasets.people import PERSON, People, check_images, summary
 from rsnlib.runtime import UserError
 
-__all__ = ["PERSON", "People", "annotations_path", "check_images", "read_detections", "read_people", "summary"]
+__all__ = [
+    "PERSON",
+    "People",
+    "annotations_path",
+    "check_images",
+    "read_detections",
+    "read_people",
+    "summary",
+    "withheld",
+]
 
 # reader: how it reads, and what gives the annotations and the images of a split below the data set's root
 READERS = {

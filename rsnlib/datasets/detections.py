@@ -1,5 +1,6 @@
 """A detector's boxes as People."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,10 +75,17 @@ def detected_person(entry, categories, usual=None):
     return finite_numbers(entry.get("bbox"), 4, "bbox"), score
 
 
+def withheld(reader, split):
+    """Whether the joints of a split's people are known to COCO's or MPII's authors alone."""
+    if reader == "mpii":
+        return split == "test"
+    return reader == "coco" and isinstance(split, str) and bool(re.fullmatch(r"test(-dev|-challenge)?20\d\d", split))
+
+
 def split_files(root, split):
     """The file that lists a split's images, and their folder. COCO's test splits have no annotations, and share one."""
     root = Path(root)
-    if isinstance(split, str) and split.startswith("test"):
+    if withheld("coco", split):
         return root / "annotations" / f"image_info_{split}.json", root / "images" / f"test{split[-4:]}"
     listing, folder = coco.split_files(split)
     return root / listing, root / folder

@@ -25,7 +25,7 @@ def read(annotations_file, images_folder, split):
     A person's id is its row in the file, from 1: row i of the predictions that `gt_valid.mat` expects is person i + 1.
     An image's id is the order in which the file first names it, from 1. People without a visible joint stay, as in the
     released RSN code. The file has no image sizes: they come from the images' headers. `split` is already in the path;
-    where it begins with "test", nobody has joints: they are withheld. Raises UserError where the file as a whole is not
+    in "test" nobody has joints: they are withheld. Raises UserError where the file as a whole is not
     such a list.
     """
     rows, unusable, image_ids = [], [], {}
@@ -33,7 +33,7 @@ def read(annotations_file, images_folder, split):
         try:
             image = image_inside(images_folder, annotation.get("image"))
             image_id = image_ids.setdefault(image, len(image_ids) + 1)
-            rows.append(_read_person(row, annotation, image, image_id, annotated=not split.startswith("test")))
+            rows.append(_read_person(row, annotation, image, image_id, annotated=split != "test"))
         except Unusable as reason:
             unusable.append((str(row), str(reason)))
     return people_from_rows(MPII, rows, unusable)

@@ -26,8 +26,8 @@ def norm(x, bn, relu, other=None, conv=None):
     conv: a Conv2d that x goes through first
 
     Where a CPU trains in float32 or bfloat16 and there is a C compiler, all behind the convolution takes one pass each
-    way instead of three or four; torch's own batch norm takes as much as ten times as long where the number of
-    channels is odd to it. The convolution's bias is left out there, which only the running mean sees.
+    way instead of three or four; torch's own batch norm takes as much as ten times as long for numbers of
+    channels that it has no fast path for. The convolution's bias is left out there, which only the running mean sees.
     """
     if _is_compiled(x, bn, other, conv):
         return _Norm.apply(x, *_parameters(conv, bn), other, None, conv, bn, relu, False)
@@ -67,7 +67,7 @@ def _parameters(conv, bn):
 def normalised(crops, factor, offset):
     """Crops (N, H, W, 3) uint8 times `factor` plus `offset`, (W * 3), in float32; None where it is not compiled."""
     library = _for_training(crops)
-    if library is None:
+    if library is None or crops.dtype != torch.uint8:
         return None
     crops, images = crops.contiguous(), torch.empty(crops.shape)
     lines = crops.shape[0] * crops.shape[1], len(factor)
@@ -224,10 +224,11 @@ class _Norm(torch.autograd.Function):
 
 def _conv_gradients(gradient, x, kernel, conv, needed):
     """The gradients of a convolution's input and kernel, None where not `needed`. Where a kernel has many numbers for
-    the positions it is learned from, and where it is 1x1, one matrix product gives its gradient in up to a third of the
-    time that oneDNN takes."""
-    few = kernel.shape[2] == 1 or gradient[:, 0].numel() <= 4 * x.shape[1]
-    product = needed[1] and few and conv.stride == (1, 1) and conv.groups == 1
+    the positions it is learned from, and where it is 1x1, one matrix product gives its gradient in as little as a third
+    of the time that oneDNN takes."""
+    few = kernel[0, 0].numel() == 1 or gradient[:, 0].numel() <= 4 * x.shape[1]
+    same_size = gradient.shape[2:] == x.shape[2:] and conv.stride == conv.dilation == (1, 1)
+    product = needed[1] and few and same_size and conv.groups == 1
     shape = conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
     wanted = needed[0], needed[1] and not product, False
     of_x, of_kernel, _ = torch.ops.aten.convolution_backward(gradient, x, kernel, None, *shape, wanted)
