@@ -3,7 +3,7 @@
 Colours are those of Okabe and Ito, told apart in every common form of colour blindness: left is blue, right is orange.
 """
 
-from itertools import cycle
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -327,13 +327,11 @@ def accuracy_against_cost(table, figure_name):
             axes.plot(line["multiply_adds"], line["mean"], markeredgewidth=1.6, **style)
         axes.lines[-1].set_label(source)
         axes.vlines(here["multiply_adds"], here["min"], here["max"], color=color)
-        above = index % 2 == 0  # beside the mark, neighbouring sources on opposite sides
-        place = {"xytext": (-5, 3), "ha": "right"} if above else {"xytext": (5, -3), "ha": "left", "va": "top"}
         for point in here.itertuples():
             name = point.model.removesuffix(f"-{source.lower()}")
             name = name if point.input == usual else f"{name} {point.input}"
             spot = (point.multiply_adds, point.mean)
-            axes.annotate(name, spot, color=color, fontsize=8, textcoords="offset points", **place)
+            axes.annotate(name, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
     axes.set(xlabel=f"multiply-adds of one person (G), input {usual}", ylabel=f"{figure_name} (%)")
     axes.margins(0.12)
     if table["multiply_adds"].max() > 4 * table["multiply_adds"].min():
@@ -341,7 +339,33 @@ def accuracy_against_cost(table, figure_name):
         _plain_numbers(axes.xaxis)
     if table["source"].nunique() > 1:
         axes.legend(frameon=False, loc="lower right")
+    _place_labels(figure, axes)
     return figure
+
+
+def _place_labels(figure, axes):
+    """Move every label beside its mark to where it covers least of lines, marks and labels placed before."""
+    if not axes.texts:
+        return
+    figure.draw_without_rendering()  # from here on, places in pixels are final
+    drawn = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+    steps = np.linspace(0, 1, 50)[:, None, None]
+    segments = [path[:-1] + steps * (path[1:] - path[:-1]) for path in drawn]
+    covered = np.concatenate([path.reshape(-1, 2) for path in drawn + segments])
+    placed = []
+    for label in axes.texts:
+        places = []
+        for (dx, dy), across, up in product([(6, 4), (1, 8), (8, 0)], (-1, 1), (1, -1)):
+            label.set(ha=("right", "left")[across > 0] if dx > 1 else "center", position=(across * dx, up * dy))
+            label.set(va=("top", "bottom")[up > 0] if dy else "center")
+            box = label.get_window_extent().padded(3)
+            lines = ((covered > (box.x0, box.y0)) & (covered < (box.x1, box.y1))).all(axis=1).sum()
+            outside = not axes.bbox.padded(4).contains(*box.p0) or not axes.bbox.padded(4).contains(*box.p1)
+            cost = lines + 1000 * (box.count_overlaps(placed) + outside)
+            places.append((cost, len(places), box, label.get_position(), label.get_ha(), label.get_va()))
+        _, _, box, position, ha, va = min(places, key=lambda place: place[:2])
+        label.set(position=position, ha=ha, va=va)
+        placed.append(box)
 
 
 def predictions(rows, skeleton):

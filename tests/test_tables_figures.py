@@ -514,6 +514,18 @@ def test_networks_of_a_family_are_joined_and_a_source_has_a_colour():
     assert axes.get_xscale() == "log" and "multiply-adds" in axes.get_xlabel() and axes.get_ylabel() == "AP (%)"
 
 
+def test_labels_of_networks_alike_lie_apart_from_one_another_and_from_marks():
+    rows = [(f"a-network-{number}", "this run", "64x64", 0.56 + number / 1000, 58) for number in range(3)]
+    rows += [("another", "this run", "64x64", 0.5, 62)]
+    table = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
+    figure = figures.accuracy_against_cost(table, "AP")
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)  # itself
+    marks = axes.transData.transform(table[["multiply_adds", "accuracy"]])
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
+
+
 def test_seeds_are_one_mark_with_their_range():
     rows = [("rsn18", "this run", "64x64", 1, accuracy) for accuracy in (40, 50, 60)]
     table = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
