@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import sys
@@ -208,7 +209,7 @@ def test_a_name_that_a_shell_could_misread_is_refused(tmp_path, section, name):
 
 def test_text_from_data_is_no_markup_in_the_site(tmp_path, monkeypatch):
     """An id, a reason and a file name that are shown as a table, and a keypoint's name in a table of results."""
-    (tmp_path / "params.yaml").write_text("")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     script = "<script>alert(1)</script>"
     shown = pd.DataFrame({"why": [f"7: image {script}.jpg: no such file"]})
