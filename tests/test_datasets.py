@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from rsnlib.datasets import check_images, read_people, summary
+from rsnlib.datasets import check_images, read_people, summary, withheld
 from rsnlib.runtime import UserError
 from rsnlib.skeletons import COCO
 
@@ -572,3 +572,22 @@ def test_real_lspet_has_the_labelled_joints_of_its_file(shared):
     assert summary(people).labelled.tolist() == joints[:, 2].sum(axis=1).tolist()
     labelled = people.visible > 0
     np.testing.assert_array_equal(people.keypoints[labelled], joints[:, :2].transpose(2, 0, 1)[labelled])
+
+
+@pytest.mark.parametrize(
+    ("reader", "split", "kept"),
+    [
+        ("coco", "test-dev2017", True),
+        ("coco", "test-challenge2017", True),
+        ("coco", "test2015", True),
+        ("coco", "val2017", False),
+        ("coco", "test", False),  # of one's own
+        ("coco", "test-a2017", False),
+        ("coco", {"annotations": "test2017", "images": "test2017"}, False),
+        ("mpii", "test", True),
+        ("mpii", "tests", False),
+        ("lspet", [1, 1000], False),
+    ],
+)
+def test_joints_are_withheld_of_cocos_and_mpiis_test_splits_alone(reader, split, kept):
+    assert withheld(reader, split) is kept
