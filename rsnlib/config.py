@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from rsnlib.runtime import UserError
+from rsnlib.runtime import LONGEST_SIDE, UserError
 from rsnlib.skeletons import SKELETONS, Skeleton
 
 LONGEST = 10**6  # characters and values of settings
@@ -32,7 +32,7 @@ def _once(names):
 
 
 strict = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-Side = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+Side = Annotated[int, Field(ge=32, le=LONGEST_SIDE, multiple_of=32)]
 Size = tuple[Side, Side]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from rsnlib.datasets import PERSON, People
 from rsnlib.models import native
-from rsnlib.runtime import UserError, cores, fingerprint, whole_file, writing
+from rsnlib.runtime import LONGEST_SIDE, UserError, cores, fingerprint, whole_file, writing
 from rsnlib.skeletons import from_description
 
 # ImageNet's mean and deviation a channel, RGB, of pixels from 0 to 1
@@ -213,7 +213,8 @@ class CropStore:
             raise ValueError("offsets do not divide its pixels among its people")
         if self.sizes.dtype != np.int64 or (self.sizes < 1).any():
             raise ValueError("sizes are not whole numbers above 0")
-        if len(self.input_size) != 2 or not all(type(length) is int and length > 0 for length in self.input_size):
+        sides = [type(length) is int and 0 < length <= LONGEST_SIDE for length in self.input_size]
+        if len(sides) != 2 or not all(sides):
             raise ValueError(f"the crops' height and width are said to be {self.input_size}")
 
     def __len__(self):

@@ -20,6 +20,8 @@ import torch
 # of glibc's malloc.h: how many blocks may be mapped one by one, and how many bytes may lie idle
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
+LONGEST_SIDE = 4096  # of a crop, pixels
+
 
 class UserError(Exception):
     """Something in the user's input is wrong: the message says what, where (file, key or id) and what to do.

@@ -10,7 +10,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import safetensors
 from PIL import Image
+from safetensors.numpy import save_file
 
 from rsnlib import crops
 from rsnlib.crops import CropStore, compose, crop_matrix, evaluation_region, invert, transform, warp, write_crop_store
@@ -323,3 +325,16 @@ def test_a_full_disk_is_named_and_leaves_no_store(stored, monkeypatch, tmp_path)
     with pytest.raises(UserError, match="store.safetensors: cannot be written .No space left on device"):
         stored(noise(0), [[20, 20, 40, 50]])
     assert [path.name for path in tmp_path.iterdir()] == ["store.safetensors.png"]
+
+
+@pytest.mark.parametrize("size", [[64, 2**31], [0, 48], [64, 48.0], [64]])
+def test_a_store_of_crops_of_an_impossible_size_is_refused(stored, size):
+    path = stored(noise(0), [[20, 20, 40, 50]]).path
+    with safetensors.safe_open(path, "np") as file:
+        about = json.loads(file.metadata()["crops"]) | {"input_size": size}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    save_file(arrays, path, {"crops": json.dumps(about)})
+    with pytest.raises(
+        UserError, match="store.safetensors: not a crop store .the crops' height and width are said to be"
+    ):
+        CropStore(path)
