@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from rsnlib.runtime import UserError
+from rsnlib.errors import UserError
 
 
 def main():
@@ -65,28 +65,29 @@ def main():
     arguments = parser.parse_args()
     try:
         if arguments.command == "demo":
-            from rsnlib.datasets.demo import draw_people
+            from rsnlib.demo.annotate import draw_people
 
             draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
         elif arguments.command == "train":
-            from rsnlib import parallel, pipeline
+            from rsnlib.stages import train as train_stage
+            from rsnlib.training import parallel
 
             parallel.start()
-            pipeline.train(arguments.dataset, arguments.model, arguments.seed)
+            train_stage.train(arguments.dataset, arguments.model, arguments.seed)
         elif arguments.command == "site":
-            from rsnlib.site import write_site
+            from rsnlib.report.site import write_site
 
             print(write_site())
         elif arguments.command == "predict":
+            from rsnlib.apps.overlays import predict_files
             from rsnlib.models.checkpoints import load_model
-            from rsnlib.overlays import predict_files
 
             model = load_model(arguments.weights)
             problems = predict_files(model, arguments.inputs, arguments.output, arguments.boxes)
             if problems:
                 raise UserError("\nerror: ".join(problems))
         elif arguments.command == "export":
-            from rsnlib.deploy import export_onnx
+            from rsnlib.apps.onnx import export_onnx
             from rsnlib.models.checkpoints import load_model
 
             model = load_model(arguments.weights)
@@ -94,8 +95,8 @@ def main():
             size = "x".join(map(str, model.input_size))
             print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
         elif arguments.command == "evaluate":
-            from rsnlib.pipeline import evaluate_weights
-            from rsnlib.runtime import check_writable, write_results
+            from rsnlib.files import check_writable, write_results
+            from rsnlib.stages.evaluate import evaluate_weights
 
             if arguments.output:
                 check_writable(arguments.output)
@@ -106,22 +107,22 @@ def main():
             found = f"{len(results)} people, of a split without annotations to judge them by"
             print(json.dumps(figures, indent=2) if figures else found)
         elif arguments.command == "submit":
-            from rsnlib.submission import submit
+            from rsnlib.apps.submission import submit
 
             chosen = arguments.dataset, arguments.split, arguments.algorithm
             print(submit(arguments.results, arguments.output, *chosen))
         elif arguments.command == "bench":
-            from rsnlib.bench import bench
-            from rsnlib.runtime import default_device
+            from bench.bench import bench
+            from rsnlib.device import default_device
 
             device = arguments.device or default_device().type
             print(bench(device, arguments.released, arguments.model, arguments.output).read_text())
         elif arguments.command == "readme":
-            from rsnlib.readme import write_readme
+            from rsnlib.apps.readme import write_readme
 
             write_readme()
         else:
-            from rsnlib.pipeline import run_notebook
+            from rsnlib.stages.notebook import run_notebook
 
             names = ("dataset", "model", "seed")
             given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

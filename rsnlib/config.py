@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from rsnlib.runtime import LONGEST_SIDE, UserError
-from rsnlib.skeletons import SKELETONS, Skeleton
+from rsnlib.data.geometry import LONGEST_SIDE
+from rsnlib.data.skeletons import SKELETONS, Skeleton
+from rsnlib.errors import UserError
 
 LONGEST = 10**6  # characters and values of settings
 

@@ -16,11 +16,14 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from rsnlib import pipeline
 from rsnlib.config import load_params
-from rsnlib.datasets import People
-from rsnlib.datasets.demo import draw_people
-from rsnlib.skeletons import COCO
+from rsnlib.data.readers import People
+from rsnlib.data.skeletons import COCO
+from rsnlib.demo.annotate import draw_people
+from rsnlib.stages import evaluate as evaluate_stage
+from rsnlib.stages import layout
+from rsnlib.stages import prepare as prepare_stage
+from rsnlib.stages import train as train_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,10 +116,10 @@ def trained_project(tmp_path_factory):
     params["train"] |= {"epochs": 1, "validations": 1}
     YAML().dump(params, project / "params.yaml")
     with contextlib.chdir(project):
-        pipeline.prepare("demo")
-        for model, seed in pipeline.runs("demo"):
-            pipeline.train("demo", model, seed)
-            pipeline.evaluate("demo", model, seed)
+        prepare_stage.prepare("demo")
+        for model, seed in layout.runs("demo"):
+            train_stage.train("demo", model, seed)
+            evaluate_stage.evaluate("demo", model, seed)
     return project
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rsnlib.augment import UPPER_BODY_PROBABILITY, augment, reach
 from rsnlib.config import Augmentation
-from rsnlib.crops import crop_matrix, evaluation_region, transform, warp
-from rsnlib.skeletons import COCO
+from rsnlib.data.augment import UPPER_BODY_PROBABILITY, augment, reach
+from rsnlib.data.geometry import crop_matrix, evaluation_region, transform
+from rsnlib.data.images import warp
+from rsnlib.data.skeletons import COCO
 
 SIZE = (128, 96)
 OFF = Augmentation(

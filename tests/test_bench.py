@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rsnlib import bench as benching
+from bench import bench as benching
+from bench.bench import Bench, Sizes, bench
+from bench.released import EXPERIMENT
 from rsnlib.__main__ import main
-from rsnlib.bench import Bench, Sizes, bench
 from rsnlib.config import Architecture
+from rsnlib.errors import UserError
 from rsnlib.models.zoo import ZOO
-from rsnlib.released import EXPERIMENT
-from rsnlib.runtime import UserError
 
 SMALLEST = Sizes(4, batch=2, deep=2, decoded=4, scored=40, turns=2, calls=1, matrix=32, copied=1024)
 PARTS = ["data", "forward, tiny", "training step, tiny", "training step, 4xRSN-50", "decoding", "evaluation, all"]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from rsnlib.datasets import read_people
+from rsnlib.data.readers import read_people
+from rsnlib.data.skeletons import LSP, MPII
 from rsnlib.metrics import coco, coco_ap, coco_results, pck, resampled_headline
 from rsnlib.metrics.bootstrap import interval, mean_and_interval, paired_difference, resample
 from rsnlib.metrics.coco import coco_matches, resampled_ap
 from rsnlib.metrics.pck import resampled_share, torso_distances
-from rsnlib.skeletons import LSP, MPII
 
 # ---- average precision
 

@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from rsnlib.errors import UserError
 from rsnlib.models.attention import PRM
 from rsnlib.models.checkpoints import load_checkpoint, load_model, save_checkpoint, save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.runtime import UserError
 
 SMALL = (64, 32)
 ONE_BLOCK = {"depths": [1, 1, 1, 1]}

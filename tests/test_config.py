@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from rsnlib.config import Architecture, load_params, parse, project_root
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO, Skeleton
+from rsnlib.data.skeletons import COCO, Skeleton
+from rsnlib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,9 +14,11 @@ import safetensors
 from PIL import Image
 from safetensors.numpy import save_file
 
-from rsnlib import crops
-from rsnlib.crops import CropStore, compose, crop_matrix, evaluation_region, invert, transform, warp, write_crop_store
-from rsnlib.runtime import UserError
+from rsnlib.data import store as stores
+from rsnlib.data.geometry import compose, crop_matrix, evaluation_region, invert, transform
+from rsnlib.data.images import normalise, quick_warp, read_image, warp
+from rsnlib.data.store import CropStore, write_crop_store
+from rsnlib.errors import UserError
 
 SIZE = (64, 48)
 ENLARGE = (0.09, 0.135)
@@ -92,9 +94,9 @@ def test_crops_are_those_of_the_released_code(shared):
         center, scale = evaluation_region([boxes[row["annotation_id"]]], (256, 192), ENLARGE)
         np.testing.assert_allclose(center[0], row["center"], atol=1e-3)
         np.testing.assert_allclose(scale[0], np.array(row["scale"]) * 200, atol=1e-3)
-        picture = crops.read_image(shared / f"data/coco/images/val2017/{row['image_id']:012d}.jpg")
+        picture = read_image(shared / f"data/coco/images/val2017/{row['image_id']:012d}.jpg")
         matrix = crop_matrix(center, scale, 0, (256, 192))
-        exact, quick = warp([picture], matrix, (256, 192))[0].numpy(), crops.quick_warp(picture, matrix[0], (256, 192))
+        exact, quick = warp([picture], matrix, (256, 192))[0].numpy(), quick_warp(picture, matrix[0], (256, 192))
         assert (np.abs(exact[..., ::-1].astype(int) - wanted) <= 1).mean() > 0.99  # released: BGR
         assert np.abs(quick[..., ::-1].astype(int) - wanted).mean() < 0.5  # grey levels
 
@@ -120,7 +122,7 @@ def test_a_crop_of_a_part_is_that_of_the_whole_picture_to_the_last_bit(monkeypat
     center, scale = random.uniform(-0.2, 1.2, (300, 2)) * sizes[:, ::-1], random.uniform(1, 900, (300, 1)) * [3, 4]
     matrices = crop_matrix(center, scale, random.uniform(-180, 180, 300), SIZE)
     of_parts = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
-    monkeypatch.setattr(crops, "_seen", lambda back, input_size, pictures: [(slice(None), slice(None))] * len(back))
+    monkeypatch.setattr("rsnlib.data.images._seen", lambda back, *_: [(slice(None), slice(None))] * len(back))
     of_wholes = [warp(pictures[row : row + 3], matrices[row : row + 3], SIZE).numpy() for row in range(0, 300, 3)]
     np.testing.assert_array_equal(of_parts, of_wholes)
 
@@ -128,7 +130,8 @@ def test_a_crop_of_a_part_is_that_of_the_whole_picture_to_the_last_bit(monkeypat
 def test_a_small_crop_of_a_large_picture_takes_little_memory():
     code = """
         import resource, numpy
-        from rsnlib.crops import crop_matrix, warp
+        from rsnlib.data.geometry import crop_matrix
+        from rsnlib.data.images import warp
         picture = numpy.ones((8000, 8000, 3), numpy.uint8)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         crop = warp([picture], crop_matrix([[4000, 4000]], [[300, 400]], 0, (64, 48)), (64, 48))
@@ -145,7 +148,7 @@ def test_what_lies_outside_the_picture_is_black():
 
 
 def test_pixels_are_normalised_with_imagenets_numbers():
-    images = crops.normalise(np.full((1, 2, 2, 3), 255, np.uint8))
+    images = normalise(np.full((1, 2, 2, 3), 255, np.uint8))
     assert images.shape == (1, 3, 2, 2)
     np.testing.assert_allclose(images[0, :, 0, 0], [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
@@ -156,7 +159,7 @@ def test_a_picture_is_read_as_rgb_in_the_orientation_it_is_stored_in(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6  # a camera held upright
     Image.fromarray(red).save(tmp_path / "red.jpg", exif=turned)
-    picture = crops.read_image(tmp_path / "red.jpg")
+    picture = read_image(tmp_path / "red.jpg")
     assert picture.shape == (20, 40, 3)
     assert (picture[..., 0] > 250).all() and (picture[..., 1:] < 5).all()
 
@@ -164,9 +167,9 @@ def test_a_picture_is_read_as_rgb_in_the_orientation_it_is_stored_in(tmp_path):
 def test_an_unreadable_picture_is_named(tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(UserError, match="text.jpg: not readable"):
-        crops.read_image(tmp_path / "text.jpg")
+        read_image(tmp_path / "text.jpg")
     with pytest.raises(UserError, match="none.jpg: no such file"):
-        crops.read_image(tmp_path / "none.jpg")
+        read_image(tmp_path / "none.jpg")
 
 
 # ---- the store
@@ -213,7 +216,7 @@ def test_a_crop_is_that_of_the_whole_window(stored, size):
     for _ in range(50):
         center, scale = random.uniform(-0.2, 1.2, (1, 2)) * window.shape[1::-1], random.uniform(0.1, 1, (1, 2)) * 200
         (matrix,) = crop_matrix(center, scale, random.uniform(-90, 90), store.input_size)
-        of_window = crops.quick_warp(window, matrix, store.input_size).astype(int)
+        of_window = quick_warp(window, matrix, store.input_size).astype(int)
         different = (store.crops([0], matrix[None])[0] != of_window).any(axis=2)
         assert different.mean() < 1e-3  # where 1/32 of a pixel is rounded
 
@@ -321,7 +324,7 @@ def test_an_interrupted_writer_leaves_the_old_store_and_nothing_else(tmp_path, m
 
 
 def test_a_full_disk_is_named_and_leaves_no_store(stored, monkeypatch, tmp_path):
-    monkeypatch.setattr(crops.tempfile, "TemporaryFile", lambda dir: io.FileIO("/dev/full", "wb"))
+    monkeypatch.setattr(stores.tempfile, "TemporaryFile", lambda dir: io.FileIO("/dev/full", "wb"))
     with pytest.raises(UserError, match="store.safetensors: cannot be written .No space left on device"):
         stored(noise(0), [[20, 20, 40, 50]])
     assert [path.name for path in tmp_path.iterdir()] == ["store.safetensors.png"]

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from rsnlib.datasets import check_images, read_people, summary, withheld
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO
+from rsnlib.data.readers import check_images, read_people, summary, withheld
+from rsnlib.data.skeletons import COCO
+from rsnlib.errors import UserError
 
 WIDTH, HEIGHT = 60, 40
 

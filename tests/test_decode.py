@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsnlib import decode, skeletons
-from rsnlib.crops import crop_matrix, invert, transform
-from rsnlib.decode import decode_heatmaps, mirror_heatmaps
-from rsnlib.targets import heatmap_targets
+from rsnlib.data import skeletons
+from rsnlib.data.geometry import crop_matrix, invert, transform
+from rsnlib.data.targets import heatmap_targets
+from rsnlib.inference import decode
+from rsnlib.inference.decode import decode_heatmaps, mirror_heatmaps
 
 SIZE = (256, 192)
 WHOLE = {"center": [[96, 128]], "scale": [[192, 256]], "input_size": SIZE}  # the crop is the picture

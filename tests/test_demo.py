@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO as CocoFile
 
-from rsnlib.datasets import demo
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO
+from rsnlib.data.skeletons import COCO
+from rsnlib.demo import scene as demo
+from rsnlib.errors import UserError
 
 
 @pytest.fixture(scope="module")

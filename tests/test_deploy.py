@@ -8,12 +8,13 @@ import onnxruntime
 import pytest
 import torch
 
-from rsnlib import deploy
-from rsnlib.deploy import export_onnx, fuse
+from rsnlib.apps.onnx import export_onnx
+from rsnlib.errors import UserError
+from rsnlib.fast import folded as folding
+from rsnlib.fast.folded import fuse
 from rsnlib.models.blocks import ConvNorm
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.runtime import UserError
 
 SMALL = (64, 32)
 NETWORKS = [
@@ -77,10 +78,10 @@ def test_onednn_gives_the_sum_and_the_relu_of_torch(monkeypatch, added, relu, dt
     folded = fuse(ConvNorm(6, 8, 3, stride=2, relu=relu)).to(dtype)
     x, other = torch.randn(2, 6, 12, 10).to(dtype), torch.randn(2, 8, 6, 5).to(dtype) if added else None
     before = None if other is None else other.clone()
-    assert deploy.ONEDNN
+    assert folding.ONEDNN
     found = folded(x, other)
     assert other is None or other.equal(before)
-    monkeypatch.setattr(deploy, "ONEDNN", False)
+    monkeypatch.setattr(folding, "ONEDNN", False)
     expected = folded(x, other)
     assert (found - expected).abs().max() <= (2**-7 if dtype == torch.bfloat16 else 1e-6) * expected.abs().max()
 

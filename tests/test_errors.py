@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from rsnlib.datasets import read_people
+from rsnlib.data.readers import read_people
+from rsnlib.data.skeletons import COCO, LSP, MPII
 from rsnlib.metrics import accuracy, coco_ap, coco_results, diagnose, keypoint_errors, repair_gains
 from rsnlib.metrics.errors import ERRORS, errors_by_keypoint
-from rsnlib.skeletons import COCO, LSP, MPII
 
 LEFT, RIGHT, NOSE = (COCO.keypoints.index(name) for name in ("left_wrist", "right_wrist", "nose"))
 TOLERANCE = 2 * COCO.sigmas[LEFT] * 100  # in pixels, of a person of 100 x 100: similarity exp(-0.5)

@@ -13,16 +13,22 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import loadmat
 
-from rsnlib import pipeline
 from rsnlib.__main__ import main
-from rsnlib.crops import CropStore, write_crop_store
-from rsnlib.datasets import read_detections, read_people
+from rsnlib.apps.submission import check_submission, write_submission
+from rsnlib.config import project_root
+from rsnlib.data.readers import read_detections, read_people
+from rsnlib.data.store import CropStore, write_crop_store
+from rsnlib.errors import UserError
+from rsnlib.files import write_json
+from rsnlib.inference.predict import WAYS, average_heatmaps, predict_people, predict_people_in_ways, predict_store
 from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import WAYS, average_heatmaps, predict_people, predict_people_in_ways, predict_store
-from rsnlib.runtime import UserError, write_json
-from rsnlib.submission import check_submission, write_submission
+from rsnlib.stages import evaluate as evaluate_stage
+from rsnlib.stages import figures as figures_stage
+from rsnlib.stages import layout
+from rsnlib.stages import prepare as prepare_stage
+from rsnlib.stages import tables as tables_stage
 
 DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
@@ -189,7 +195,7 @@ def test_an_ensemble_of_other_aspects_is_refused(demo_folder):
 @pytest.fixture
 def project(tmp_path, monkeypatch, committed):
     """A function: make a folder with params.yaml the working directory, in it `evaluate` and a data set there."""
-    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+    values = YAML(typ="safe").load(project_root() / "params.yaml")
 
     def make(root, dataset="coco", **evaluate):
         values["datasets"][dataset]["root"] = str(root)
@@ -217,7 +223,7 @@ def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, 
     assert 0 <= figures["AP"] <= 1
     assert figures == coco_ap(folder / "results.json", demo_folder / "annotations/person_keypoints_val2017.json")
     small, large, both = (
-        np.array([result["score"] for result in pipeline.evaluate_weights(paths, "coco")[0]])
+        np.array([result["score"] for result in evaluate_stage.evaluate_weights(paths, "coco")[0]])
         for paths in (weights[:1], weights[1:], weights)
     )
     assert not np.allclose(both, small) and not np.allclose(both, large)
@@ -227,11 +233,11 @@ def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, 
 def test_a_real_detectors_boxes_run_through_the_whole_evaluation(shared, project):
     folder = project(shared / "data/coco", detections={"coco": DETECTIONS})
     entries = json.loads((shared / "data/coco" / DETECTIONS).read_text())
-    people = pipeline.evaluation_people("coco")
+    people = evaluate_stage.evaluation_people("coco")
     assert len(people) == len(entries) == 118 and people.image_count == 4
     assert people.scores.tolist() == [entry["score"] for entry in entries]
 
-    results, figures = pipeline.evaluate_weights(saved(folder, (128, 96)), "coco")
+    results, figures = evaluate_stage.evaluate_weights(saved(folder, (128, 96)), "coco")
     assert set(figures) >= {"AP", "ARL"} and len(results) == 118
     for result, entry in zip(results, entries):
         assert result["image_id"] == entry["image_id"] and result["box"] == entry["bbox"]
@@ -265,7 +271,7 @@ def test_people_without_joints_are_not_trained_on(mpii_folder, project):
     values["datasets"]["mpii"]["splits"] = {"train": "test", "val": "test"}
     YAML(typ="safe").dump(values, folder / "params.yaml")
     with pytest.raises(UserError, match="datasets.mpii.splits.train: nobody in it has a labelled keypoint"):
-        pipeline.prepare("mpii")
+        prepare_stage.prepare("mpii")
 
 
 def test_where_results_cannot_be_written_nothing_is_computed(demo_folder, project, monkeypatch):
@@ -283,19 +289,21 @@ def test_suppression_takes_a_box_that_was_found_twice(demo_folder, detected, pro
     path.write_text(json.dumps(twice))
     folder = project(demo_folder, nms="hard")
     weights = saved(folder, (64, 64))
-    results, figures = pipeline.evaluate_weights(weights, "coco", detections=path)
+    results, figures = evaluate_stage.evaluate_weights(weights, "coco", detections=path)
     assert len(results) == len(people)
     project(demo_folder, nms=None)
-    assert len(pipeline.evaluate_weights(weights, "coco", detections=path)[0]) == 2 * len(people)
+    assert len(evaluate_stage.evaluate_weights(weights, "coco", detections=path)[0]) == 2 * len(people)
     project(demo_folder, nms="soft")
-    softened = sorted(result["score"] for result in pipeline.evaluate_weights(weights, "coco", detections=path)[0])
+    softened = sorted(
+        result["score"] for result in evaluate_stage.evaluate_weights(weights, "coco", detections=path)[0]
+    )
     assert len(softened) == 2 * len(people) and softened[-1] == max(result["score"] for result in results)
 
 
 def test_detections_are_for_cocos_format(project, demo_folder):
     project(demo_folder, detections={"mpii": "boxes.json"})
     with pytest.raises(UserError, match="evaluate.detections.mpii"):
-        pipeline.evaluation_people("coco")
+        evaluate_stage.evaluation_people("coco")
 
 
 @pytest.fixture
@@ -306,9 +314,9 @@ def a_run(project, demo_folder):
     def judge(**options):
         project(demo_folder, **options)
         people = read_people(demo_folder, "coco", "val2017")
-        write_crop_store(pipeline.crops_path("coco", "val"), people, (256, 192), (0.09, 0.135))
-        save_model(network((256, 192)), pipeline.weights_path("coco", "res18", 0))
-        return pipeline.load_store("coco", "val"), pipeline.evaluate("coco", "res18", 0)
+        write_crop_store(layout.crops_path("coco", "val"), people, (256, 192), (0.09, 0.135))
+        save_model(network((256, 192)), layout.weights_path("coco", "res18", 0))
+        return layout.load_store("coco", "val"), evaluate_stage.evaluate("coco", "res18", 0)
 
     return judge
 
@@ -319,22 +327,20 @@ def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_fold
     keypoints, scores = predict_store(network((256, 192)), store, flip_test, decoding=decoding)
     alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
     alone = [result | {"person_id": person} for result, person in zip(alone, store.people.ids.tolist())]
-    assert json.loads(pipeline.predictions_path("coco", "res18", 0).read_text()) == alone
+    assert json.loads(layout.predictions_path("coco", "res18", 0).read_text()) == alone
     assert figures == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
-    assert json.loads(pipeline.results_path("coco", "evaluate", "res18-0.json").read_text()) == figures
+    assert json.loads(layout.results_path("coco", "evaluate", "res18-0.json").read_text()) == figures
 
 
 def test_every_way_and_what_is_wrong_is_written_beside_the_figures(a_run):
     _, figures = a_run(flip_test=True, decoding="dark")
-    variants = pipeline.load_evaluation("coco", "res18", 0, "variants")
+    variants = layout.load_evaluation("coco", "res18", 0, "variants")
     assert list(zip(variants["flip_test"], variants["decoding"])) == list(WAYS)
     assert variants.iloc[3].drop(["flip_test", "decoding"]).to_dict() == pytest.approx(figures)
-    text = pipeline.evaluation_path("coco", "res18", 0, "variants").read_text()
+    text = layout.evaluation_path("coco", "res18", 0, "variants").read_text()
     assert text.startswith("flip_test,decoding,AP,") and "\ntrue,dark," in text
 
-    errors, gains, groups = (
-        pipeline.load_evaluation("coco", "res18", 0, name) for name in ("errors", "gains", "groups")
-    )
+    errors, gains, groups = (layout.load_evaluation("coco", "res18", 0, name) for name in ("errors", "gains", "groups"))
     assert len(errors) == 17 and list(errors)[:3] == ["keypoint", "judged", "good"]
     assert list(gains) == ["error", "share", "AP", "gain"] and len(gains) == 4
     everyone = {"by": "everyone", "group": "all", "people": 4, "AP": pytest.approx(figures["AP"])}
@@ -344,7 +350,7 @@ def test_every_way_and_what_is_wrong_is_written_beside_the_figures(a_run):
 def test_a_run_that_is_not_judged_yet_is_named(project, demo_folder):
     project(demo_folder)
     with pytest.raises(UserError, match="res18-0/gains.csv: no such file; the stage `evaluate`"):
-        pipeline.load_evaluation("coco", "res18", 0, "gains")
+        layout.load_evaluation("coco", "res18", 0, "gains")
 
 
 @pytest.mark.parametrize(
@@ -354,26 +360,26 @@ def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, de
     folder = project(demo_folder, **options)
     _, people = detected()
     for split in ("train", "val"):
-        write_crop_store(pipeline.crops_path("coco", split), people, (256, 192), (0.09, 0.135))
+        write_crop_store(layout.crops_path("coco", split), people, (256, 192), (0.09, 0.135))
     entries = json.loads((folder / "detections.json").read_text())
     (demo_folder / "detections.json").write_text(json.dumps(entries + entries))
-    pipeline.weights_path("coco", "res18", 0).parent.mkdir(parents=True)
-    save_model(network((256, 192)), pipeline.weights_path("coco", "res18", 0))
+    layout.weights_path("coco", "res18", 0).parent.mkdir(parents=True)
+    save_model(network((256, 192)), layout.weights_path("coco", "res18", 0))
 
-    figures = pipeline.evaluate("coco", "res18", 0)
+    figures = evaluate_stage.evaluate("coco", "res18", 0)
     (demo_folder / "detections.json").unlink()
-    predictions = pipeline.predictions_path("coco", "res18", 0)
+    predictions = layout.predictions_path("coco", "res18", 0)
     assert figures == coco_ap(predictions, demo_folder / "annotations/person_keypoints_val2017.json")
-    image_ids, poses = pipeline.load_poses("coco", "res18", 0)
+    image_ids, poses = layout.load_poses("coco", "res18", 0)
     assert sorted(image_ids) == sorted(people.image_ids) and len(poses.boxes) == len(people)
-    crops, keypoints, scores = pipeline.predicted_crops("coco", "res18", 0, count=3)
+    crops, keypoints, scores = evaluate_stage.predicted_crops("coco", "res18", 0, count=3)
     assert crops.shape == (3, 256, 192, 3) and keypoints.shape == (3, 17, 2) and scores.shape == (3, 17)
     assert (keypoints >= 0).all() and (keypoints < [192, 256]).all()
     if not options:
-        store = pipeline.load_store("coco", "val")
+        store = layout.load_store("coco", "val")
         windows = np.array([store.window(row) for row in range(3)], int)
         assert np.abs(crops - windows).max() <= 1  # a grey level, for the rounding of a picture among others
-    (picture, *_), *_ = pipeline.pictures("coco", "res18", 0, count=2)
+    (picture, *_), *_ = figures_stage.pictures("coco", "res18", 0, count=2)
     assert picture.ndim == 3
 
 
@@ -386,9 +392,9 @@ def judged(demo_folder, tmp_path, monkeypatch):
     people = read_people(demo_folder, "coco", "val2017")
     random = np.random.default_rng(0)
     noise = random.normal(0, 1, (3, *people.keypoints.shape))
-    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+    values = YAML(typ="safe").load(project_root() / "params.yaml")
     for name in ("dvc.yaml", "rsnlib", "notebooks"):
-        (tmp_path / name).symlink_to(pipeline.project_root() / name)
+        (tmp_path / name).symlink_to(project_root() / name)
 
     def make(seeds, detections=None, models=("rsn18", "rsn18-prm")):
         values["datasets"]["demo"]["root"] = str(demo_folder)
@@ -397,22 +403,22 @@ def judged(demo_folder, tmp_path, monkeypatch):
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
         for split in ("train", "val"):
-            write_crop_store(pipeline.crops_path("demo", split), people, (128, 96), (0.09, 0.135))
-        for model, seed in pipeline.runs("demo"):
+            write_crop_store(layout.crops_path("demo", split), people, (128, 96), (0.09, 0.135))
+        for model, seed in layout.runs("demo"):
             where = people.take(np.repeat(np.arange(4), 3 if detections else 1))  # a detector finds everybody thrice
             off = (1 if model == "rsn18" else 3) * np.repeat(noise[seed], 3 if detections else 1, axis=0)
             scores = random.uniform(0.9, 1, where.visible.shape)
             results = coco_results(where.image_ids, where.keypoints + off, scores, where.scores, where.boxes)
-            write_json(pipeline.predictions_path("demo", model, seed), results)
+            write_json(layout.predictions_path("demo", model, seed), results)
             figures = coco_ap(results, demo_folder / "annotations/person_keypoints_val2017.json")
-            write_json(pipeline.results_path("demo", "evaluate", f"{model}-{seed}.json"), figures)
+            write_json(layout.results_path("demo", "evaluate", f"{model}-{seed}.json"), figures)
             rows = [{"flip_test": flip_test, "decoding": decoding, **figures} for flip_test, decoding in WAYS]
-            path = pipeline.evaluation_path("demo", model, seed, "variants")
+            path = layout.evaluation_path("demo", model, seed, "variants")
             path.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(path, index=False)
-            pipeline.weights_path("demo", model, seed).parent.mkdir(parents=True, exist_ok=True)
+            layout.weights_path("demo", model, seed).parent.mkdir(parents=True, exist_ok=True)
             about = {"params": f"{model}{seed}", "machine": f"machine {seed % 2}"}
-            save_model(network((128, 96)), pipeline.weights_path("demo", model, seed), about)
+            save_model(network((128, 96)), layout.weights_path("demo", model, seed), about)
         return tmp_path / "results/demo/tables"
 
     return make
@@ -420,18 +426,18 @@ def judged(demo_folder, tmp_path, monkeypatch):
 
 def test_tables_are_the_same_bytes_from_the_same_inputs(judged):
     folder = judged(seeds=1)
-    pipeline.tables("demo")
+    tables_stage.tables("demo")
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     suffixes = ("csv", "md", "tex")
     names = {f"{name}.{suffix}" for name in ("results", "ablation-attention", "evaluation") for suffix in suffixes}
     assert set(written) == names | {"differences.md"}
-    pipeline.tables("demo")
+    tables_stage.tables("demo")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
 
 
 def test_tables_tell_what_the_predictions_do(judged):
     folder = judged(seeds=1)
-    markdown = pipeline.tables("demo")
+    markdown = tables_stage.tables("demo")
     assert list(markdown) == ["Results", "Differences", "Ablation: attention", "Ways of evaluating"]
     results = pd.read_csv(folder / "results.csv").query("source == 'this run'").set_index("model")
     for model in ("rsn18", "rsn18-prm"):
@@ -447,21 +453,19 @@ def test_tables_tell_what_the_predictions_do(judged):
 
 def test_every_table_says_what_it_was_made_of(judged):
     folder = judged(seeds=1)
-    captions = [text.splitlines()[-1] for name, text in pipeline.tables("demo").items() if name != "Differences"]
+    captions = [text.splitlines()[-1] for name, text in tables_stage.tables("demo").items() if name != "Differences"]
     assert all("demo, 4 people to train on, 4 to validate on in true boxes" in caption for caption in captions)
     marks = re.search(r"on machine 0; fingerprints: parameters (\w{12}), data (\w{12}), code (\w{12})\.", captions[0])
     assert marks and all(marks[0] in caption for caption in captions)
-    save_model(
-        network((128, 96)), pipeline.weights_path("demo", "rsn18", 0), {"params": "other", "machine": "machine 0"}
-    )
-    changed = pipeline.tables("demo")["Results"]
+    save_model(network((128, 96)), layout.weights_path("demo", "rsn18", 0), {"params": "other", "machine": "machine 0"})
+    changed = tables_stage.tables("demo")["Results"]
     assert marks[1] not in changed and f"data {marks[2]}, code {marks[3]}" in changed
     assert f"data {marks[2]}, code {marks[3]}" in (folder / "results.tex").read_text()
 
 
 def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
     folder = judged(seeds=3, detections="boxes.json")
-    text = pipeline.tables("demo")["Results"]
+    text = tables_stage.tables("demo")["Results"]
     results = pd.read_csv(folder / "results.csv").query("source == 'this run'")
     assert results["model"].tolist() == ["rsn18", "rsn18-prm"] and results["seeds"].tolist() == [3, 3]
     assert "means over 3 seeds" in text and "in a detector's boxes" in text and "machine 0, machine 1" in text
@@ -469,23 +473,23 @@ def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
 
 def test_the_first_of_a_group_that_is_run_is_its_reference_and_one_alone_is_no_table(judged):
     folder = judged(seeds=1, models=("res2net18", "res18", "rsn18-prm"))
-    said = pipeline.tables("demo")["Differences"]
+    said = tables_stage.tables("demo")["Differences"]
     assert pd.read_csv(folder / "ablation-block-18.csv")["model"].tolist() == ["res18", "res2net18"]
     assert not (folder / "ablation-attention.md").exists()
     assert "between res2net18 and res18 no difference is shown (+0.0 AP [0.0, 0.0])" in said
 
 
 def test_the_fingerprint_of_code_is_of_what_the_stages_depend_on(project, demo_folder):
-    root, folder = pipeline.project_root(), project(demo_folder)
+    root, folder = project_root(), project(demo_folder)
     for path in ("dvc.yaml", "notebooks"):
         (folder / path).symlink_to(root / path)
     shutil.copytree(root / "rsnlib", folder / "rsnlib", ignore=shutil.ignore_patterns("__pycache__"))
-    before = pipeline.code_fingerprint("train"), pipeline.code_fingerprint("networks")
+    before = layout.code_fingerprint("train"), layout.code_fingerprint("networks")
     with (folder / "rsnlib/models/attention.py").open("a") as file:
         file.write("# another\n")
-    changed = pipeline.code_fingerprint("train"), pipeline.code_fingerprint("networks")
+    changed = layout.code_fingerprint("train"), layout.code_fingerprint("networks")
     assert changed[0] != before[0] and changed[1] != before[1]
-    with (folder / "rsnlib/losses.py").open("a") as file:
+    with (folder / "rsnlib/training/losses.py").open("a") as file:
         file.write("# another\n")
-    assert pipeline.code_fingerprint("train") != changed[0]
-    assert pipeline.code_fingerprint("networks") == changed[1]
+    assert layout.code_fingerprint("train") != changed[0]
+    assert layout.code_fingerprint("networks") == changed[1]

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from rsnlib import explore, figures, widgets
+from rsnlib.apps import explore, widgets
 from rsnlib.config import load_params
-from rsnlib.cost import cost
-from rsnlib.crops import normalise, transform
+from rsnlib.data.geometry import transform
+from rsnlib.data.images import normalise
+from rsnlib.errors import UserError
+from rsnlib.files import read_json, write_json
+from rsnlib.inference.predict import predict_store
 from rsnlib.metrics import keypoint_accuracy
 from rsnlib.models.network import resize
-from rsnlib.pipeline import load_store
-from rsnlib.predict import predict_store
-from rsnlib.runtime import UserError, read_json, write_json
+from rsnlib.report import charts, heatmaps
+from rsnlib.report.cost import cost
+from rsnlib.stages.layout import load_store
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +163,7 @@ def test_worst_first_goes_through_the_worst_of_the_keypoint(people):
 
 def test_what_goes_wrong_is_a_line_on_the_page_until_it_works_again(people, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(figures, "insight", lambda *_: 1 / 0)
+        broken.setattr(heatmaps, "insight", lambda *_: 1 / 0)
         people.keypoint.value = 8
         assert ">ZeroDivisionError: division by zero<" in people.problem.value
     people.keypoint.value = 7
@@ -202,7 +205,7 @@ def test_two_runs_are_compared_on_the_people_whom_both_predicted(people, monkeyp
     explore.distances.cache_clear()
     found = explore.distances("demo", explore.runs("demo")["steps-prm-0"])
     seen = []
-    monkeypatch.setattr(figures, "two_runs", lambda shares, *_: seen.append(shares) or plt.figure())
+    monkeypatch.setattr(charts, "two_runs", lambda shares, *_: seen.append(shares) or plt.figure())
     comparison = widgets.Comparison("demo", people)
     known = np.isfinite(explore.mean_distances("demo", explore.runs("demo")["plain-0"]))
     assert 0 < known.sum() < 6 and len(comparison.differing.options) == known.sum()

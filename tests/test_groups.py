@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rsnlib.datasets import read_people
+from rsnlib.data.readers import read_people
+from rsnlib.data.skeletons import COCO, LSP
 from rsnlib.metrics import coco_ap, coco_results, groups
 from rsnlib.metrics.coco import coco_ap_by_group
 from rsnlib.metrics.errors import pck_errors
 from rsnlib.metrics.groups import ap_by_group, closest_people, hidden_share, overlap, pck_by_group, person_groups
 from rsnlib.metrics.pck import torso_distances
-from rsnlib.skeletons import COCO, LSP
 
 PLACES = np.stack([np.arange(17) % 5, np.arange(17) // 5], axis=-1) * 30.0
 BLACK = np.zeros((500, 900, 3))

@@ -14,11 +14,11 @@ from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
 from scipy.io import loadmat, savemat
 
-from rsnlib.datasets import read_people
+from rsnlib.data.readers import read_people
+from rsnlib.data.skeletons import LSP, MPII
+from rsnlib.errors import UserError
 from rsnlib.metrics import accuracy, coco_ap, coco_results, headline, pck, pckh
 from rsnlib.metrics.coco import FIGURES
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import LSP, MPII
 
 # ---- COCO
 

@@ -7,11 +7,19 @@ import pytest
 import torch
 
 from rsnlib.config import Model, load_params
-from rsnlib.cost import cost, counted, effective_fields, field_sizes, networks, receptive_fields, untrained_fields
+from rsnlib.errors import UserError
 from rsnlib.models.attention import CBAM, PRM, SE
 from rsnlib.models.blocks import Res2Net, ResidualSteps
 from rsnlib.models.zoo import ZOO, create_model, list_models
-from rsnlib.runtime import UserError
+from rsnlib.report.cost import (
+    cost,
+    counted,
+    effective_fields,
+    field_sizes,
+    networks,
+    receptive_fields,
+    untrained_fields,
+)
 
 SMALL = (64, 32)
 

@@ -8,13 +8,13 @@ import shutil
 import pytest
 import torch
 
-from rsnlib.crops import normalise
-from rsnlib.losses import heatmap_loss
-from rsnlib.models import native
+from rsnlib.data.images import normalise
+from rsnlib.data.targets import heatmap_targets
+from rsnlib.fast import fused_norm as native
+from rsnlib.fast.fused_norm import compiled, join, norm, plain_torch, split
 from rsnlib.models.blocks import ConvNorm, fork, kept_statistics
-from rsnlib.models.native import compiled, join, norm, plain_torch, split
 from rsnlib.models.zoo import create_model
-from rsnlib.targets import heatmap_targets
+from rsnlib.training.losses import heatmap_loss
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CC", "cc")), reason="there is no C compiler")
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from ruamel.yaml import YAML
 
-from rsnlib import pipeline
+from rsnlib.stages import train as train_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -75,7 +75,7 @@ def test_a_stages_code_exists(stage):
 
 def test_what_trainings_are_told_apart_by_is_the_code_that_they_depend_on():
     code = {path for path in STAGES["train"]["deps"] if path.startswith("rsnlib/")}
-    assert code == {f"rsnlib/{path}" for path in pipeline.TRAINING_CODE}
+    assert code == {f"rsnlib/{path}" for path in train_stage.TRAINING_CODE}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import Params
 
+from rsnlib.data.skeletons import COCO
 from rsnlib.metrics.oks import nms, oks, suppress
-from rsnlib.skeletons import COCO
 
 SIGMAS = COCO.sigmas[:5]
 people_counts = st.integers(1, 7)

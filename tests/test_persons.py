@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rsnlib.data.skeletons import COCO
 from rsnlib.metrics import box_distances, keypoint_accuracy, of_people, person_scores
-from rsnlib.skeletons import COCO
 
 PICTURE = np.zeros((100, 200, 3), np.uint8)
 

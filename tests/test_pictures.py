@@ -17,14 +17,14 @@ from PIL import Image
 from test_predict import SeesBrightness
 
 from rsnlib.__main__ import main
+from rsnlib.apps.overlays import draw_poses, find_files, predict_files
+from rsnlib.apps.pictures import Detections, find_people, read_picture
+from rsnlib.data.skeletons import COCO
+from rsnlib.errors import UserError
+from rsnlib.inference.predict import Poses, predict
 from rsnlib.metrics import coco_ap
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.overlays import draw_poses, find_files, predict_files
-from rsnlib.pictures import Detections, find_people, read_picture
-from rsnlib.predict import Poses, predict
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO
 
 ROOT = Path(__file__).parent.parent
 RGB = np.array([[[10, 20, 30], [200, 100, 50]]], np.uint8)

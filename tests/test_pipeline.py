@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from scenarios import commit_all, copy_checkout
 from scenarios import run as run_as_user
 
-from rsnlib.datasets.demo import draw_people
+from rsnlib.demo.annotate import draw_people
 
 
 def run(project, *command, code=0):

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from rsnlib.crops import CropStore, write_crop_store
-from rsnlib.deploy import fuse
+from rsnlib.data.skeletons import COCO
+from rsnlib.data.store import CropStore, write_crop_store
+from rsnlib.errors import UserError
+from rsnlib.fast.folded import fuse
+from rsnlib.inference.predict import WAYS, predict, predict_heatmaps, predict_store, predict_store_in_ways
 from rsnlib.models.zoo import create_model
-from rsnlib.predict import WAYS, predict, predict_heatmaps, predict_store, predict_store_in_ways
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO
 
 SIZE = (128, 96)
 

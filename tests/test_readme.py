@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsnlib.__main__ import main
-from rsnlib.readme import fill
-from rsnlib.runtime import UserError
+from rsnlib.apps.readme import fill
+from rsnlib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = """# Title

@@ -24,18 +24,19 @@ from ruamel.yaml import YAML
 from scenarios import Command, ended, hashes, wait_for
 from soak import soak
 
-from rsnlib import site
+from rsnlib.apps.pictures import read_picture
+from rsnlib.apps.submission import check_submission
 from rsnlib.config import load_params
-from rsnlib.crops import CropStore
-from rsnlib.datasets import matlab
-from rsnlib.datasets.lsp import read_extended
-from rsnlib.datasets.people import Unusable, image_inside, read_image_size
+from rsnlib.data.people import Unusable, image_inside, read_image_size
+from rsnlib.data.readers import matlab
+from rsnlib.data.readers.lsp import read_extended
+from rsnlib.data.store import CropStore
+from rsnlib.errors import UserError
+from rsnlib.files import read_json
 from rsnlib.models.checkpoints import load_checkpoint, load_model
-from rsnlib.pictures import read_picture
-from rsnlib.runtime import UserError, read_json
-from rsnlib.states import States
-from rsnlib.submission import check_submission
-from rsnlib.tables import write_table
+from rsnlib.report import site
+from rsnlib.report.tables import write_table
+from rsnlib.training.states import States
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUGHS = "a: &a [ha, ha]\n" + "\n".join(

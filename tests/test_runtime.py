@@ -7,7 +7,8 @@ import tempfile
 import pytest
 import torch
 
-from rsnlib.runtime import UserError, check_writable, fingerprint, read_json, whole_file, write_json, write_results
+from rsnlib.errors import UserError
+from rsnlib.files import check_writable, fingerprint, read_json, whole_file, write_json, write_results
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

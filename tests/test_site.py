@@ -9,8 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from rsnlib import pipeline, site
-from rsnlib.runtime import UserError
+from rsnlib.errors import UserError
+from rsnlib.report import site
+from rsnlib.stages import notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,9 +63,9 @@ def test_a_parameter_that_is_missing_is_named(project):
 def test_what_a_notebook_is_not_executed_for_is_said(project, monkeypatch, stage, item, said):
     (project / "notebooks").mkdir()
     (project / f"notebooks/{stage}.ipynb").touch()
-    monkeypatch.setattr(pipeline.papermill, "execute_notebook", lambda *given, **options: pytest.fail("executed"))
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", lambda *given, **options: pytest.fail("executed"))
     with pytest.raises(UserError, match=said):
-        pipeline.run_notebook(stage, item)
+        notebook.run_notebook(stage, item)
 
 
 def test_the_same_results_leave_the_same_notebook(project):

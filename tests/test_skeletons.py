@@ -17,19 +17,26 @@ from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
 from ruamel.yaml import YAML
 
-from rsnlib import pipeline
 from rsnlib.__main__ import main
-from rsnlib.augment import augment
-from rsnlib.config import load_params
-from rsnlib.crops import CropStore, read_image
-from rsnlib.datasets import read_detections, read_people
+from rsnlib.apps.pictures import Detections
+from rsnlib.config import load_params, project_root
+from rsnlib.data.augment import augment
+from rsnlib.data.images import read_image
+from rsnlib.data.readers import read_detections, read_people
+from rsnlib.data.skeletons import COCO, LSP, MPII, SKELETONS, Skeleton, from_description
+from rsnlib.data.store import CropStore
+from rsnlib.errors import UserError
+from rsnlib.inference.predict import categories_of, predict_store, skeleton_of
 from rsnlib.metrics import accuracy, coco_ap, coco_results, repair_gains
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.pictures import Detections
-from rsnlib.predict import categories_of, predict_store, skeleton_of
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import COCO, LSP, MPII, SKELETONS, Skeleton, from_description
+from rsnlib.stages import evaluate as evaluate_stage
+from rsnlib.stages import figures as figures_stage
+from rsnlib.stages import layout
+from rsnlib.stages import prepare as prepare_stage
+from rsnlib.stages import tables as tables_stage
+from rsnlib.stages import train as train_stage
+from rsnlib.training.loop import cut_crops
 
 DEFINITION = {
     "keypoints": ["beak", "l_wing", "r_wing", "belly", "tail"],
@@ -94,7 +101,7 @@ def birds(tmp_path_factory):
 def project(tmp_path_factory, birds):
     """A project whose params.yaml has the birds, prepared, trained and evaluated for one epoch."""
     folder = tmp_path_factory.mktemp("project")
-    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
+    values = YAML(typ="safe").load(project_root() / "params.yaml")
     shutil.copytree(birds, folder / "data" / "birds")
     settings = values["datasets"]["demo"] | {"root": "data/birds", "skeleton": "bird", "splits": SPLITS}
     settings |= {"input_size": [64, 64], "schedule": values["datasets"]["demo"]["schedule"] | {"batch_size": 4}}
@@ -105,11 +112,11 @@ def project(tmp_path_factory, birds):
     values["train"] |= {"epochs": 1, "validations": 1}
     YAML(typ="safe").dump(values, folder / "params.yaml")
     for name in ("dvc.yaml", "rsnlib", "notebooks"):
-        (folder / name).symlink_to(pipeline.project_root() / name)
+        (folder / name).symlink_to(project_root() / name)
     with contextlib.chdir(folder):
-        pipeline.prepare("birds")
-        pipeline.train("birds", "tiny", 0)
-        pipeline.evaluate("birds", "tiny", 0)
+        prepare_stage.prepare("birds")
+        train_stage.train("birds", "tiny", 0)
+        evaluate_stage.evaluate("birds", "tiny", 0)
     return folder
 
 
@@ -300,19 +307,19 @@ def test_a_crop_store_says_its_skeleton_without_params(project, tmp_path):
 
 def test_a_store_of_cocos_people_says_nothing_new(demo_folder, tmp_path, monkeypatch, committed):
     shutil.copytree(demo_folder, tmp_path / "data" / "demo")
-    shutil.copy(pipeline.project_root() / "params.yaml", tmp_path)
+    shutil.copy(project_root() / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    pipeline.prepare("demo")
+    prepare_stage.prepare("demo")
     header = (tmp_path / "work/crops/demo/val.safetensors").read_bytes()[:4000]
     assert b'\\"skeleton\\": \\"coco\\"' in header and b"categories" not in header
 
 
 def test_a_mirrored_birds_left_wing_is_what_was_its_right(in_project):
-    settings, store = load_params().dataset("birds"), pipeline.load_store("birds", "train")
+    settings, store = load_params().dataset("birds"), layout.load_store("birds", "train")
     still = replace(settings.augmentation, half_body=0, rotation_probability=0, scale=(1.0, 1.0))
     for flip, color in ((0, RED), (1, BLUE)):
         turned = replace(settings, augmentation=replace(still, flip=flip))
-        ((crops, keypoints, visible),) = pipeline.cut_crops(np.arange(8), store, turned, np.random.default_rng(0))
+        ((crops, keypoints, visible),) = cut_crops(np.arange(8), store, turned, np.random.default_rng(0))
         assert (visible == 2).all()
         for crop, (x, y) in zip(crops, np.round(keypoints[:, BIRD.keypoints.index("l_wing")]).astype(int)):
             np.testing.assert_allclose(crop[y, x], color, atol=60)  # JPEG
@@ -335,20 +342,20 @@ def test_every_stage_keeps_to_the_skeleton(in_project):
     assert [result["category_id"] for result in results] == [CROW, ROBIN, CROW, ROBIN]
     figures = json.loads((in_project / "results/birds/evaluate/tiny-0.json").read_text())
     assert figures == coco_ap(results, in_project / "data/birds/labels/val.json", BIRD)
-    assert "val_AP" in pipeline.load_curve("birds", "tiny", 0)
-    _, heads, name = pipeline.heads_of("birds", "tiny", 0, person=0, keypoint=2)
+    assert "val_AP" in layout.load_curve("birds", "tiny", 0)
+    _, heads, name = figures_stage.heads_of("birds", "tiny", 0, person=0, keypoint=2)
     assert heads.shape[2] == 5 and name == "r wing"
 
 
 def test_its_tables_have_our_runs_alone(in_project):
-    written = pipeline.tables("birds")
+    written = tables_stage.tables("birds")
     assert list(written) == ["Results", "Differences", "Ways of evaluating"]
     assert pd.read_csv("results/birds/tables/results.csv")["source"].tolist() == ["this run"]
     assert "object keypoint similarity" in written["Results"] and "published" not in written["Results"]
 
 
 def test_a_flip_test_exchanges_its_wings(in_project):
-    store = pipeline.load_store("birds", "val")
+    store = layout.load_store("birds", "val")
     model = load_model("work/models/birds/tiny-0.safetensors")
     _, scores = predict_store(model, store)
     store.people = replace(store.people, skeleton=replace(BIRD, mirror=()))
@@ -385,9 +392,9 @@ def test_weights_of_another_skeleton_with_as_many_keypoints_are_refused(in_proje
     fish = replace(BIRD, name="fish", keypoints=("mouth", "l_fin", "r_fin", "back", "tail"))
     save_model(model, tmp_path / "fish.safetensors", {"skeleton": fish.description})
     with pytest.raises(UserError, match="fish.safetensors: is of the skeleton fish, birds of bird"):
-        pipeline.evaluate_weights([tmp_path / "fish.safetensors"], "birds")
+        evaluate_stage.evaluate_weights([tmp_path / "fish.safetensors"], "birds")
     save_model(model, tmp_path / "any.safetensors")
-    results, _ = pipeline.evaluate_weights([tmp_path / "any.safetensors"], "birds")
+    results, _ = evaluate_stage.evaluate_weights([tmp_path / "any.safetensors"], "birds")
     assert len(results) == 4
 
 
@@ -406,4 +413,4 @@ def test_crops_made_for_another_skeleton_are_not_trained_on(in_project, tmp_path
     shutil.copytree(in_project / "work", tmp_path / "work")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="train.safetensors: made for another skeleton; .*prepare@birds"):
-        pipeline.train("birds", "tiny", 0)
+        train_stage.train("birds", "tiny", 0)

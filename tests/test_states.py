@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from rsnlib.runtime import UserError
-from rsnlib.states import States
+from rsnlib.errors import UserError
+from rsnlib.training.states import States
 
 
 def saved(folder, *iterations):
@@ -65,7 +65,8 @@ def test_what_a_killed_process_left_unfinished_goes(tmp_path):
 
 
 def test_a_second_process_waits_and_says_so(tmp_path):
-    code = f"from rsnlib.states import States\nwith States({str(tmp_path)!r}) as s: print(s.newest()['iteration'])"
+    code = "from rsnlib.training.states import States\n"
+    code += f"with States({str(tmp_path)!r}) as s: print(s.newest()['iteration'])"
     with States(tmp_path) as states:
         other = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
         assert "another process trains this run" in other.stderr.readline()

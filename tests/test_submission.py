@@ -9,9 +9,9 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from rsnlib.__main__ import main
+from rsnlib.apps.submission import check_mpii_submission, check_submission, write_mpii_submission, write_submission
+from rsnlib.errors import UserError
 from rsnlib.metrics import coco_results
-from rsnlib.runtime import UserError
-from rsnlib.submission import check_mpii_submission, check_submission, write_mpii_submission, write_submission
 
 
 @pytest.fixture

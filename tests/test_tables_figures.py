@@ -11,15 +11,16 @@ import pytest
 from matplotlib.colors import to_rgb
 from ruamel.yaml import YAML
 
-from rsnlib import figures, pipeline
 from rsnlib.config import Architecture
-from rsnlib.cost import cost
+from rsnlib.data.skeletons import COCO
+from rsnlib.errors import UserError
+from rsnlib.files import read_json, write_json
+from rsnlib.inference.predict import Insight
 from rsnlib.metrics.coco import FIGURES
 from rsnlib.metrics.groups import person_groups
-from rsnlib.predict import Insight
-from rsnlib.runtime import UserError, read_json, write_json
-from rsnlib.skeletons import COCO
-from rsnlib.tables import (
+from rsnlib.report import charts, drawing, heatmaps
+from rsnlib.report.cost import cost
+from rsnlib.report.tables import (
     ablation_caption,
     ablation_table,
     base_model,
@@ -33,6 +34,8 @@ from rsnlib.tables import (
     server_table,
     write_table,
 )
+from rsnlib.stages import figures as figures_stage
+from rsnlib.stages import layout
 
 # ---- tables
 
@@ -324,10 +327,10 @@ def colors_at(axes, point):
 
 def test_left_and_right_have_their_colours():
     _, axes = plt.subplots()
-    figures.draw_skeleton(axes, KEYPOINTS, np.full(17, 2), COCO)
+    drawing.draw_skeleton(axes, KEYPOINTS, np.full(17, 2), COCO)
     left, right, nose = (KEYPOINTS[COCO.keypoints.index(name)] for name in ("left_wrist", "right_wrist", "nose"))
-    assert colors_at(axes, left) == [to_rgb(figures.SIDES["left"])]
-    assert colors_at(axes, right) == [to_rgb(figures.SIDES["right"])]
+    assert colors_at(axes, left) == [to_rgb(drawing.SIDES["left"])]
+    assert colors_at(axes, right) == [to_rgb(drawing.SIDES["right"])]
     assert len({*colors_at(axes, left), *colors_at(axes, right), *colors_at(axes, nose)}) == 3
 
 
@@ -335,7 +338,7 @@ def test_hidden_keypoints_are_rings_and_unlabelled_ones_not_drawn():
     _, axes = plt.subplots()
     visible = np.zeros(17, int)
     visible[[5, 7]] = 2, 1  # shoulder, elbow
-    figures.draw_skeleton(axes, KEYPOINTS, visible, COCO)
+    drawing.draw_skeleton(axes, KEYPOINTS, visible, COCO)
     *limbs, filled, rings = axes.collections
     assert filled.get_offsets().tolist() == [KEYPOINTS[5].tolist()] and len(filled.get_facecolors()) == 1
     assert rings.get_offsets().tolist() == [KEYPOINTS[7].tolist()] and len(rings.get_facecolors()) == 0
@@ -344,7 +347,7 @@ def test_hidden_keypoints_are_rings_and_unlabelled_ones_not_drawn():
 
 def test_a_grid_has_one_picture_a_person():
     titles = [f"{i}" for i in range(10)]
-    figure = figures.people_grid([CROP] * 10, [KEYPOINTS] * 10, np.full((10, 17), 2), COCO, titles)
+    figure = drawing.people_grid([CROP] * 10, [KEYPOINTS] * 10, np.full((10, 17), 2), COCO, titles)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == titles
     assert all(len(axes.images) == 1 for axes in shown)
@@ -353,18 +356,18 @@ def test_a_grid_has_one_picture_a_person():
 def test_poses_lie_in_the_pixels_of_their_picture():
     picture = np.zeros((300, 400, 3), np.uint8)
     seen = picture, [KEYPOINTS, KEYPOINTS + 100], [[0, 0, 50, 50]] * 2
-    figure = figures.poses_in_pictures([seen] * 3, COCO, "rsn18-0")
+    figure = drawing.poses_in_pictures([seen] * 3, COCO, "rsn18-0")
     assert figure.get_suptitle() == "rsn18-0"
     assert [axes.get_visible() for axes in figure.axes] == [True, True, True, False]
     axes = figure.axes[2]
     assert axes.get_xlim() == (-0.5, 399.5) and axes.get_ylim() == (299.5, -0.5)
     assert len(axes.patches) == 2
-    assert colors_at(axes, KEYPOINTS[5] + 100) == [to_rgb(figures.SIDES["left"])]
+    assert colors_at(axes, KEYPOINTS[5] + 100) == [to_rgb(drawing.SIDES["left"])]
 
 
 def test_heatmaps_of_every_head_are_shown_on_one_scale():
     heads = np.random.default_rng(0).uniform(0, 255, (2, 4, 17, 16, 12))
-    figure = figures.heatmaps_by_head(CROP, heads, 3, "left ear")
+    figure = heatmaps.heatmaps_by_head(CROP, heads, 3, "left ear")
     *grid, colorbar = figure.axes
     assert len(grid) == 2 * 5
     assert colorbar.get_ylabel() == "heatmap (255 is certain)"
@@ -375,7 +378,7 @@ def test_heatmaps_of_every_head_are_shown_on_one_scale():
 
 def test_every_keypoint_has_its_heatmap():
     heatmaps = np.random.default_rng(0).uniform(0, 255, (17, 16, 12))
-    figure = figures.heatmaps_by_keypoint(CROP, heatmaps, COCO)
+    figure = heatmaps.heatmaps_by_keypoint(CROP, heatmaps, COCO)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [name.replace("_", " ") for name in COCO.keypoints]
     np.testing.assert_array_equal(shown[9].images[-1].get_array(), heatmaps[9])
@@ -383,7 +386,7 @@ def test_every_keypoint_has_its_heatmap():
 
 def test_visibility_is_stacked():
     summary = pd.DataFrame({"keypoint": ["nose", "left_eye"], "visible": [7, 3], "hidden": [1, 2]})
-    (axes,) = figures.keypoint_visibility(summary).axes
+    (axes,) = drawing.keypoint_visibility(summary).axes
     assert axes.get_xlabel() == "people"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["nose", "left eye"]
     ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
@@ -395,7 +398,7 @@ def test_box_sizes_are_shares_of_each_split(make_people):
         "train": make_people(CROP, [[0, 0, 10, height] for height in range(20, 60)], (0, 0)),
         "val": make_people(CROP, [[0, 0, 10, 30]], (0, 0)),
     }
-    (axes,) = figures.box_sizes(splits).axes
+    (axes,) = drawing.box_sizes(splits).axes
     assert axes.get_xlabel() == "box height (pixels)" and axes.get_ylabel() == "share of people (%)"
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"train", "val"}
     assert max(axes.get_ylim()) >= 100  # the only validation person
@@ -409,14 +412,14 @@ def curves(models, seeds=1, figure="AP"):
 
 
 def test_every_model_has_its_curve_however_many():
-    loss, accuracy, _ = figures.training_curves(curves([f"rsn18-{letter}" for letter in "abcdefghi"]), "AP").axes
+    loss, accuracy, _ = charts.training_curves(curves([f"rsn18-{letter}" for letter in "abcdefghi"]), "AP").axes
     shown = [len([line for line in axes.lines if len(line.get_xdata())]) for axes in (loss, accuracy)]
     assert shown == [9, 9] and len(loss.get_legend().get_texts()) == 9
 
 
 @pytest.mark.parametrize(("name", "unit"), [("AP", ""), ("Mean", "(%)")])
 def test_curves_have_axes_and_a_legend(name, unit):
-    figure = figures.training_curves(curves(["rsn18", "res18"], figure=name), name)
+    figure = charts.training_curves(curves(["rsn18", "res18"], figure=name), name)
     loss, accuracy, rate = figure.axes
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch"] * 3
     assert "loss" in loss.get_ylabel() and rate.get_ylabel() == "learning rate"
@@ -429,7 +432,7 @@ def test_curves_have_axes_and_a_legend(name, unit):
 def test_kinds_of_errors_are_stacked_to_the_whole():
     table = pd.DataFrame({"keypoint": ["nose", "left_eye"], "judged": [9, 0]})
     table[["good", "mirror swap", "miss"]] = [[0.5, 0.2, 0.3], [np.nan] * 3]
-    figure = figures.error_kinds({f"rsn18-{seed}": table for seed in range(5)})
+    figure = charts.error_kinds({f"rsn18-{seed}": table for seed in range(5)})
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [f"rsn18-{seed}" for seed in range(5)]
     assert [label.get_text() for label in shown[0].get_yticklabels()] == ["nose", "left eye"]
@@ -444,7 +447,7 @@ def test_kinds_of_errors_are_stacked_to_the_whole():
 @pytest.mark.parametrize(("name", "unit"), [("AP", ""), ("Mean", " (%)")])
 def test_gains_of_all_runs_stand_side_by_side(name, unit):
     gains = pd.DataFrame({"error": ["jitter", "miss"], "share": [0.1, 0.2], name: [0.5, 0.6], "gain": [0.1, 0.2]})
-    figure = figures.repair_gains({"rsn18-0": gains, "res18-0": gains.assign(gain=[0.3, 0.05])}, name)
+    figure = charts.repair_gains({"rsn18-0": gains, "res18-0": gains.assign(gain=[0.3, 0.05])}, name)
     (axes,) = figure.axes
     assert axes.get_xlabel() == f"gain in {name}{unit} if repaired"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["jitter", "miss"]
@@ -454,7 +457,7 @@ def test_gains_of_all_runs_stand_side_by_side(name, unit):
 
 def test_every_grouping_has_its_words(make_people):
     grouped = person_groups(make_people(CROP, [[0, 0, 10, 10]], KEYPOINTS))
-    assert set(figures.GROUPED_BY) == {"everyone", *grouped}
+    assert set(curves.GROUPED_BY) == {"everyone", *grouped}
 
 
 def test_groups_have_a_panel_each_way_of_grouping_and_say_how_many_they_are():
@@ -462,7 +465,7 @@ def test_groups_have_a_panel_each_way_of_grouping_and_say_how_many_they_are():
         [("everyone", "all", 400, 0.6), ("hidden", "none", 300, 0.7), ("hidden", "up to 25 %", 100, 0.4)],
         columns=["by", "group", "people", "AP"],
     )
-    figure = figures.accuracy_by_group({"rsn18-0": groups, "res18-0": groups}, "AP")
+    figure = charts.accuracy_by_group({"rsn18-0": groups, "res18-0": groups}, "AP")
     everyone, hidden = figure.axes
     assert [label.get_text() for label in hidden.get_yticklabels()] == ["none (300)", "up to 25 % (100)"]
     assert hidden.get_title(loc="left") == "share of labelled keypoints that are hidden"
@@ -471,7 +474,7 @@ def test_groups_have_a_panel_each_way_of_grouping_and_say_how_many_they_are():
 
 
 def test_seeds_are_a_mean_in_a_band_from_the_lowest_to_the_highest():
-    loss, _, _ = figures.training_curves(curves(["rsn18"], seeds=3), "AP").axes
+    loss, _, _ = charts.training_curves(curves(["rsn18"], seeds=3), "AP").axes
     assert loss.lines[0].get_ydata().tolist() == [4, 3, 2]
     (band,) = loss.collections
     box = band.get_paths()[0].get_extents()
@@ -481,7 +484,7 @@ def test_seeds_are_a_mean_in_a_band_from_the_lowest_to_the_highest():
 
 def test_attention_is_a_bar_and_a_map_a_keypoint():
     channel, position = np.linspace(0, 1, 17), np.random.default_rng(0).uniform(size=(17, 16, 12))
-    bars, *maps, colorbar = [axes for axes in figures.attention(CROP, channel, position, COCO, "rsn18").axes]
+    bars, *maps, colorbar = [axes for axes in heatmaps.attention(CROP, channel, position, COCO, "rsn18").axes]
     assert [bar.get_width() for bar in bars.patches] == channel.tolist() and bars.get_xlabel() == "channel weight"
     assert len({bar.get_facecolor() for bar in bars.patches[:3]}) == 3  # middle, left and right
     shown = [axes for axes in maps if axes.get_visible()]
@@ -493,7 +496,7 @@ def test_attention_is_a_bar_and_a_map_a_keypoint():
 def test_effective_fields_lie_in_their_squares():
     gradients = np.random.default_rng(0).uniform(size=(2, 25, 25))
     fields = {"bottleneck": (gradients[:1], [[3]]), "residual steps": (gradients, [[3], [5, 7]])}
-    grid = figures.effective_fields(fields).axes
+    grid = heatmaps.effective_fields(fields).axes
     assert [axes.get_visible() for axes in grid[:4]] == [True, False, True, True]
     assert [grid[place].get_title() for place in (0, 2, 3)] == ["3", "branch 1\n3", "branch 2\n5, 7"]
     np.testing.assert_array_equal(grid[3].images[0].get_array(), gradients[1])
@@ -506,7 +509,7 @@ def test_networks_of_a_family_are_joined_and_a_source_has_a_colour():
     rows = [("rsn50", "paper", "256x192", 6, 74), ("2xrsn50", "paper", "256x192", 14, 77)]
     rows += [("4xrsn50", "paper", "384x288", 65, 79), ("rsn50-mmpose", "MMPose", "256x192", 4, 72)]
     table = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
-    (axes,) = figures.accuracy_against_cost(table, "AP").axes
+    (axes,) = charts.accuracy_against_cost(table, "AP").axes
     assert sorted(line.get_xdata().tolist() for line in axes.lines) == [[4], [6, 14], [65]]
     assert [text.get_text() for text in axes.texts] == ["rsn50", "2xrsn50", "4xrsn50 384x288", "rsn50"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["paper", "MMPose"]
@@ -518,7 +521,7 @@ def test_labels_of_networks_alike_lie_apart_from_one_another_and_from_marks():
     rows = [(f"a-network-{number}", "this run", "64x64", 0.56 + number / 1000, 58) for number in range(3)]
     rows += [("another", "this run", "64x64", 0.5, 62)]
     table = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
-    figure = figures.accuracy_against_cost(table, "AP")
+    figure = charts.accuracy_against_cost(table, "AP")
     (axes,) = figure.axes
     boxes = [text.get_window_extent() for text in axes.texts]
     assert all(box.count_overlaps(boxes) == 1 for box in boxes)  # itself
@@ -529,20 +532,20 @@ def test_labels_of_networks_alike_lie_apart_from_one_another_and_from_marks():
 def test_seeds_are_one_mark_with_their_range():
     rows = [("rsn18", "this run", "64x64", 1, accuracy) for accuracy in (40, 50, 60)]
     table = pd.DataFrame(rows, columns=["model", "source", "input", "multiply_adds", "accuracy"])
-    (axes,) = figures.accuracy_against_cost(table, "AP").axes
+    (axes,) = charts.accuracy_against_cost(table, "AP").axes
     assert axes.lines[0].get_xydata().tolist() == [[1, 50]]
     assert axes.collections[0].get_segments()[0].tolist() == [[1, 40], [1, 60]]
 
 
 def test_where_no_network_was_published_the_figure_is_empty():
     table = pd.DataFrame(columns=["model", "source", "input", "multiply_adds", "accuracy"])
-    (axes,) = figures.accuracy_against_cost(table, "AP").axes
+    (axes,) = charts.accuracy_against_cost(table, "AP").axes
     assert not axes.lines and axes.get_xlabel() == "multiply-adds of one person (G), input of any size"
 
 
 def test_predictions_stand_beside_the_truth():
     person = CROP, KEYPOINTS, np.where(np.arange(17) < 10, 2, 0), KEYPOINTS + 3, "similarity 0.90"
-    figure = figures.predictions({"best": [person] * 3, "worst": [person]}, COCO)
+    figure = drawing.predictions({"best": [person] * 3, "worst": [person]}, COCO)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == ["truth", "similarity 0.90"] * 4
     assert [axes.get_ylabel() for axes in shown if axes.get_ylabel()] == ["best", "worst"]
@@ -554,7 +557,7 @@ def test_predictions_stand_beside_the_truth():
 def test_accuracy_by_keypoint_has_a_mark_a_model_and_keypoint(models):
     rows = [(m, s, k, 50 + 10 * s) for m in models for s in (0, 1) for k in COCO.keypoints]
     table = pd.DataFrame(rows, columns=["model", "seed", "keypoint", "accuracy"])
-    (axes,) = figures.keypoint_accuracy(table, COCO, "right (%)").axes
+    (axes,) = charts.keypoint_accuracy(table, COCO, "right (%)").axes
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["nose", "left eye"]
     marks = [line for line in axes.lines if line.get_marker() not in ("", "None", None)]
     assert [len(line.get_xdata()) for line in marks if len(line.get_xdata())] == [17] * len(models)
@@ -572,7 +575,7 @@ def seen():
 
 
 def test_an_insight_shows_the_head_and_keypoint_asked_for(seen):
-    pose, heat = figures.insight(seen, 0, 2, 5, KEYPOINTS, np.full(17, 2), COCO, "rsn18-0").axes
+    pose, heat = heatmaps.insight(seen, 0, 2, 5, KEYPOINTS, np.full(17, 2), COCO, "rsn18-0").axes
     assert pose.get_title() == "stage 1, fine head" and heat.get_title().startswith("left shoulder, score 1.")
     np.testing.assert_array_equal(heat.images[-1].get_array(), seen.heads[0, 2, 5])
     assert colors_at(pose, seen.keypoints[0, 2, 7])
@@ -581,7 +584,7 @@ def test_an_insight_shows_the_head_and_keypoint_asked_for(seen):
 
 
 def test_an_insight_shows_attention_where_the_head_has_it_and_no_truth_where_there_is_none(seen):
-    _, heat, weights = figures.insight(seen, 1, 3, 5, KEYPOINTS, np.zeros(17), COCO, "rsn18-0").axes
+    _, heat, weights = heatmaps.insight(seen, 1, 3, 5, KEYPOINTS, np.zeros(17), COCO, "rsn18-0").axes
     np.testing.assert_array_equal(weights.images[-1].get_array(), seen.attention[1, 3][1][5])
     assert weights.get_title() == "position weight, channel 0.31"
     assert len(heat.collections) == 2
@@ -589,7 +592,7 @@ def test_an_insight_shows_attention_where_the_head_has_it_and_no_truth_where_the
 
 def test_two_runs_are_two_marks_a_keypoint_and_a_dot_a_person():
     distances = np.array([[0.01, 0.02, np.inf], [0.03, 0.01, 0.5]])
-    figure = figures.two_runs(np.stack([np.full(17, 60), np.full(17, 70)]), distances, ("a", "b"), COCO, 0.05, 1)
+    figure = charts.two_runs(np.stack([np.full(17, 60), np.full(17, 70)]), distances, ("a", "b"), COCO, 0.05, 1)
     left, right = figure.axes
     assert [line.get_xdata().tolist() for line in left.lines] == [[60] * 17, [70] * 17]
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["a", "b"]
@@ -615,7 +618,7 @@ def published_project(project):
 
 
 def test_runs_stand_beside_published_networks_of_the_same_data_alone(published_project):
-    ours, all_of_coco = pipeline.costs("demo"), pipeline.costs("coco")
+    ours, all_of_coco = figures_stage.costs("demo"), figures_stage.costs("coco")
     assert ours[["model", "source", "input"]].values.tolist() == [
         ["plain", "this run", "64x64"],
         ["steps-prm", "this run", "64x64"],
@@ -628,22 +631,22 @@ def test_runs_stand_beside_published_networks_of_the_same_data_alone(published_p
 
 
 def test_every_seed_has_its_curve(project):
-    curves = pipeline.load_curves("demo")
+    curves = layout.load_curves("demo")
     assert curves.groupby(["model", "seed"]).size().tolist() == [3, 3]  # three batches of four
     assert curves["val_AP"].notna().sum() == 2
 
 
 def test_accuracy_by_keypoint_is_that_of_the_predictions(project):
-    path = pipeline.predictions_path("demo", "plain", 0)
-    results, people = read_json(path), pipeline.load_store("demo", "val").people
+    path = layout.predictions_path("demo", "plain", 0)
+    results, people = read_json(path), layout.load_store("demo", "val").people
     truth = np.concatenate([people.keypoints, np.ones((6, 17, 1))], axis=2)
     truth[:3, 9, 0] += people.boxes[:3, 2:].max(axis=1)  # half of the left wrists are a box's side off
     write_json(path, [result | {"keypoints": points.ravel().tolist()} for result, points in zip(results, truth)])
-    table = pipeline.accuracy_by_keypoint("demo").query("model == 'plain'").set_index("keypoint")["accuracy"]
+    table = figures_stage.accuracy_by_keypoint("demo").query("model == 'plain'").set_index("keypoint")["accuracy"]
     right = 100 * (people.visible[3:, 9] > 0).sum() / (people.visible[:, 9] > 0).sum()
     assert table["left_wrist"] == pytest.approx(right) and table["nose"] == 100
 
-    rows = pipeline.best_and_worst("demo", "plain", 0, count=2)
+    rows = figures_stage.best_and_worst("demo", "plain", 0, count=2)
     assert list(rows) == ["best", "median", "worst"] and all(len(people) == 2 for people in rows.values())
     crop, keypoints, _, predicted, title = rows["best"][0]
     assert title == "similarity 1.00" and crop.shape == (64, 64, 3)

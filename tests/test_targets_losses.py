@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsnlib.losses import finest_loss, heatmap_loss
+from rsnlib.data.targets import heatmap_size, heatmap_targets, inside_crop
 from rsnlib.models.checkpoints import load_checkpoint, released_name
 from rsnlib.models.zoo import create_model
-from rsnlib.targets import heatmap_size, heatmap_targets, inside_crop
+from rsnlib.training.losses import finest_loss, heatmap_loss
 
 SIZE = (256, 192)
 

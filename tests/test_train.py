@@ -17,18 +17,21 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from rsnlib import pipeline
-from rsnlib import train as training
-from rsnlib.augment import reach
-from rsnlib.config import Schedule, Train
-from rsnlib.crops import CropStore, normalise, write_crop_store
-from rsnlib.datasets import read_people
+from rsnlib.config import Schedule, Train, project_root
+from rsnlib.data.augment import reach
+from rsnlib.data.images import normalise
+from rsnlib.data.readers import read_people
+from rsnlib.data.store import CropStore, write_crop_store
+from rsnlib.errors import UserError
+from rsnlib.fast.fused_norm import plain_torch
 from rsnlib.models.checkpoints import load_model
-from rsnlib.models.native import plain_torch
 from rsnlib.models.network import Network, Up, resize
 from rsnlib.models.zoo import create_model
-from rsnlib.runtime import UserError
-from rsnlib.train import iterations, learning_rate_factor, make_batch, make_optimizer, train
+from rsnlib.stages import layout
+from rsnlib.stages import prepare as prepare_stage
+from rsnlib.stages import train as train_stage
+from rsnlib.training import loop as training
+from rsnlib.training.loop import iterations, learning_rate_factor, make_batch, make_optimizer, train
 
 SCHEDULE = Schedule(
     batch_size=4, epochs=None, iterations=8, learning_rate=2e-3, warmup=2, warmup_factor=0.1, output_scale=256
@@ -207,15 +210,15 @@ def test_changed_code_or_data_begins_anew(project, tmp_path, monkeypatch):
         raise Begun
 
     begun = []
-    monkeypatch.setattr(pipeline, "train_model", begin)
-    package = shutil.copytree(pipeline.PACKAGE, tmp_path / "rsnlib")
-    for changed in (None, None, "readme.py", "models/blocks.py", "train.py"):
+    monkeypatch.setattr(train_stage, "train_model", begin)
+    package = shutil.copytree(layout.PACKAGE, tmp_path / "rsnlib")
+    for changed in (None, None, "apps/readme.py", "models/blocks.py", "training/loop.py"):
         if changed:
             with open(package / changed, "a") as file:
                 file.write("# changed\n")
-        monkeypatch.setattr(pipeline, "PACKAGE", package)
+        monkeypatch.setattr(train_stage, "PACKAGE", package)
         with pytest.raises(Begun):
-            pipeline.train("demo", "plain", 0)
+            train_stage.train("demo", "plain", 0)
     first, again, other_code, blocks, loop = begun
     assert first == again == other_code and len({first, blocks, loop}) == 3
 
@@ -395,8 +398,8 @@ def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
 
 
 def test_two_processes_train_to_the_weights_of_one(demo_folder, tmp_path, monkeypatch):
-    values = YAML(typ="safe").load(pipeline.project_root() / "params.yaml")
-    root = pipeline.project_root()
+    values = YAML(typ="safe").load(project_root() / "params.yaml")
+    root = project_root()
     values["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {}}
     schedule = {"batch_size": 4, "epochs": None, "iterations": 10, "warmup": 2}
     values["datasets"]["demo"]["schedule"] |= schedule
@@ -410,16 +413,16 @@ def test_two_processes_train_to_the_weights_of_one(demo_folder, tmp_path, monkey
         monkeypatch.chdir(folder)
         shutil.copytree(demo_folder, folder / "data/demo")
         YAML(typ="safe").dump(values, folder / "params.yaml")
-        pipeline.prepare("demo")
+        prepare_stage.prepare("demo")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", "rsnlib", "train", "--dataset", "demo", "--model", "tiny"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        weights.append(load_model(pipeline.weights_path("demo", "tiny", 0)).state_dict())
+        weights.append(load_model(layout.weights_path("demo", "tiny", 0)).state_dict())
     for (name, one), two in zip(weights[0].items(), weights[1].values(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
-    assert pipeline.load_curve("demo", "tiny", 0)["iteration"].tolist() == list(range(1, 11))
+    assert layout.load_curve("demo", "tiny", 0)["iteration"].tolist() == list(range(1, 11))
 
 
 def test_pieces_are_as_even_as_can_be():

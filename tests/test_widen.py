@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from rsnlib.losses import heatmap_loss
+from rsnlib.fast.widths import narrow, widen
 from rsnlib.models.blocks import ConvNorm
-from rsnlib.models.widen import narrow, widen
 from rsnlib.models.zoo import create_model
+from rsnlib.training.losses import heatmap_loss
 
 SIZE = (64, 64)
 NETWORKS = [

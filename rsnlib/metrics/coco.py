@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools.coco import COCO
 
-from rsnlib.datasets import PERSON
+from rsnlib.data.readers import PERSON
+from rsnlib.data.skeletons import COCO as COCO_SKELETON
+from rsnlib.errors import UserError
+from rsnlib.files import read_json, uncollected
 from rsnlib.metrics.evaluation import KeypointEvaluation
-from rsnlib.runtime import UserError, read_json, uncollected
-from rsnlib.skeletons import COCO as COCO_SKELETON
 
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 COUNTED = {"iscrowd", "area", "num_keypoints", "keypoints", "bbox"}  # what pycocotools reads of an annotation

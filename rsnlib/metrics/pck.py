@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rsnlib.datasets.matlab import read_matlab
-from rsnlib.runtime import UserError
-from rsnlib.skeletons import LSP, MPII
+from rsnlib.data.readers.matlab import read_matlab
+from rsnlib.data.skeletons import LSP, MPII
+from rsnlib.errors import UserError
 
 PCKH_WITHIN, PCK_WITHIN = 0.5, 0.2
 HEAD_FRACTION = 0.6  # of the head box's diagonal, MPII's unit of length

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rsnlib.models.native import join, norm, norm_fork, split
+from rsnlib.fast.fused_norm import join, norm, norm_fork, split
 
 
 class ConvNorm(nn.Module):

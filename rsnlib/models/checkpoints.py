@@ -14,8 +14,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rsnlib.config import Architecture, Size, parse, strict
+from rsnlib.errors import UserError
+from rsnlib.files import check_zip, whole_file
 from rsnlib.models.network import Network
-from rsnlib.runtime import UserError, check_zip, whole_file
 
 
 @dataclass(config=strict)

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from rsnlib.data.targets import heatmap_size
+from rsnlib.fast.fused_norm import norm
 from rsnlib.models.attention import make_attention
 from rsnlib.models.blocks import ConvNorm, Recomputable, make_block
-from rsnlib.models.native import norm
-from rsnlib.targets import heatmap_size
 
 WIDTHS = (64, 128, 256, 512)  # base channels of the four levels, fine to coarse
 UP_CHANNELS = 256

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from rsnlib.config import Architecture, parse
+from rsnlib.errors import UserError
 from rsnlib.models.network import Network
-from rsnlib.runtime import UserError
 
 DEPTHS_50 = (3, 4, 6, 3)
 DEPTHS_101 = (3, 4, 23, 3)

@@ -1,0 +1,11 @@
+"""Errors that speak to the user."""
+
+
+class UserError(Exception):
+    """Something in the user's input is wrong: the message says what, where (file, key or id) and what to do.
+
+    Notebooks and the command line show the message alone, without a stack trace.
+    """
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
