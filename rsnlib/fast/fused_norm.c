@@ -1,23 +1,20 @@
-/* What native.py has compiled for the CPU that trains, with BFLOAT16 or without it (float): batch norm with what follows
-   it, branches side by side, images and targets. Batch norms and branches have images as rows of `channels` numbers,
-   channels last; sums are float within a block of rows and double beyond it. */
+/* Batch norm, addend and ReLU in one pass each way, for CPUs that train: compiled by fused_norm.py, with BFLOAT16 for
+   tensors of bfloat16, else for float.
+
+   Tensors are (rows, channels), channels last in memory. Several rows are taken as one line of `columns` numbers, so
+   that the inner loops are long enough for vectors. Sums are float within a block of lines and double beyond. */
 
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 #ifdef __AVX512F__
 #pragma GCC target("prefer-vector-width=512")
 #endif
 
-#define BLOCK 16384  /* numbers: they stay in the cache between two readings */
-#define COLUMNS 512  /* numbers that an inner loop is to have, or about as many */
-#define FEW (1 << 15) /* numbers that are not worth a second thread */
+#define BLOCK 32 /* lines */
+
+enum { NORM, NORM_RELU, NORM_ADD_RELU, MOMENTS };
 
 #ifdef BFLOAT16
 
@@ -46,293 +43,125 @@ static inline element put(float value) { return value; }
 
 #endif
 
-static inline long least(long a, long b) { return a < b ? a : b; }
-
-/* How many rows are taken as one, so that the inner loops are long: a divisor of `rows`. */
-static long tile(long rows, long channels) {
-    long many = 1;
-    while (2 * many * channels <= COLUMNS && rows % (2 * many) == 0) many *= 2;
-    return many;
-}
-
-/* Adds `count` more numbers with that mean and that sum of squared deviations to what is known of others. */
-static inline void merge(double *mean, double *squares, double known, double more_mean, double more_squares,
-                         double count) {
-    double difference = more_mean - *mean, share = count / (known + count);
-    *mean += difference * share;
-    *squares += more_squares + difference * difference * known * share;
-}
-
-/* Mean and sum of squared deviations of each column. */
-static void moments(const element *restrict x, long rows, long columns, double *restrict mean,
-                    double *restrict squares, float *restrict sums) {
-    float *restrict middle = sums, *restrict spread = sums + columns;
-    long block = BLOCK / columns + 1;
-    for (long c = 0; c < columns; c++) mean[c] = squares[c] = 0;
-    for (long first = 0; first < rows; first += block) {
-        long last = least(first + block, rows), count = last - first;
-        for (long c = 0; c < columns; c++) middle[c] = spread[c] = 0;
-        for (long r = first; r < last; r++)
-            for (long c = 0; c < columns; c++) middle[c] += get(x[r * columns + c]);
-        for (long c = 0; c < columns; c++) middle[c] /= count;
-        for (long r = first; r < last; r++)
-            for (long c = 0; c < columns; c++) {
-                float deviation = get(x[r * columns + c]) - middle[c];
-                spread[c] += deviation * deviation;
-            }
-        for (long c = 0; c < columns; c++) merge(&mean[c], &squares[c], first, middle[c], spread[c], count);
-    }
-}
-
-/* The passes over one line are compiled for each case: a condition inside would keep them from vectors. */
-#define BY_CASE(function, a, b, c, ...)                                                      \
-    (a ? b ? c ? function(__VA_ARGS__, 1, 1, 1) : function(__VA_ARGS__, 1, 1, 0)             \
-         : c ? function(__VA_ARGS__, 1, 0, 1) : function(__VA_ARGS__, 1, 0, 0)               \
-       : b ? c ? function(__VA_ARGS__, 0, 1, 1) : function(__VA_ARGS__, 0, 1, 0)             \
-         : c ? function(__VA_ARGS__, 0, 0, 1) : function(__VA_ARGS__, 0, 0, 0))
 #define LINE static inline __attribute__((always_inline)) void
 
-LINE norm_line(const element *restrict x, const element *restrict other, const element *restrict then,
-               element *restrict y, element *restrict sum, long columns, const float *restrict scale,
-               const float *restrict shift, int relu, int added, int summed) {
+/* Compile a loop over one line for each mode: a condition inside would keep the loop from vectors. */
+#define BY_MODE(line, ...)                                              \
+    switch (mode) {                                                     \
+        case NORM: line(NORM, __VA_ARGS__); break;                      \
+        case NORM_RELU: line(NORM_RELU, __VA_ARGS__); break;            \
+        case NORM_ADD_RELU: line(NORM_ADD_RELU, __VA_ARGS__); break;    \
+        default: line(MOMENTS, __VA_ARGS__);                            \
+    }
+
+/* Return the gradient in front of the ReLU, which let pass what made a positive output. */
+static inline float before_relu(int mode, element gradient, float x, element y, float scale, float shift) {
+    float output = mode == NORM_ADD_RELU ? get(y) : x * scale + shift;
+    return mode != NORM && output <= 0 ? 0 : get(gradient);
+}
+
+LINE norm_line(int mode, const element *restrict x, const element *restrict addend, element *restrict y, long columns,
+               const float *restrict scale, const float *restrict shift) {
     for (long c = 0; c < columns; c++) {
         float value = get(x[c]) * scale[c] + shift[c];
-        if (added) value += get(other[c]);
-        y[c] = put(relu && value < 0 ? 0 : value);
-        if (summed) sum[c] = put(get(y[c]) + get(then[c]));
+        if (mode == NORM_ADD_RELU) value += get(addend[c]);
+        y[c] = put(mode != NORM && value < 0 ? 0 : value);
     }
 }
 
-/* y = relu(norm(x) + other) and sum = y + then: the ReLU if `relu`, other if `added`, sum and then if `summed`.
-
-   x, other, then, y, sum: (rows, channels); before: what the running mean counts and x has not, (channels), or NULL;
-   batches: counts them, or NULL; saved: mean and 1 / deviation, (2, channels), for `backward`; threads: at most
-   -> whether there was memory to work in */
-int forward(const element *restrict x, const element *restrict other, const element *restrict then, element *restrict y,
-            element *restrict sum, long rows, long channels, const float *restrict weight, const float *restrict bias,
-            float *restrict running_mean, float *restrict running_variance, const float *restrict before,
-            int64_t *restrict batches, double momentum, double epsilon, int relu, int added, int summed,
-            float *restrict saved, int threads) {
-    if (rows * channels <= FEW) threads = 1;
-    long columns = channels * tile(rows, channels), lines = rows * channels / columns;
-    long share = (lines + threads - 1) / threads;
-    double *restrict workspace = malloc(3 * (threads + 1) * columns * sizeof(double));
-    if (!workspace) return 0;
-    if (batches) ++*batches;
-    float *restrict scale = (float *)(workspace + 3 * threads * columns), *restrict shift = scale + columns;
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static, 1)
-        for (int t = 0; t < threads; t++) {
-            double *mean = workspace + 3 * t * columns;
-            long first = least(t * share, lines), last = least(first + share, lines);
-            moments(x + first * columns, last - first, columns, mean, mean + columns, (float *)(mean + 2 * columns));
-        }
-#pragma omp for schedule(static)
-        for (long c = 0; c < channels; c++) {
-            double mean = 0, squares = 0, known = 0;
-            for (int t = 0; t < threads; t++) {
-                long count = least((t + 1) * share, lines) - least(t * share, lines);
-                for (long k = 3 * t * columns + c; count && k < (3 * t + 1) * columns; k += channels, known += count)
-                    merge(&mean, &squares, known, workspace[k], workspace[k + columns], count);
-            }
-            double inverse = 1 / sqrt(squares / rows + epsilon);
-            running_mean[c] += momentum * (mean + (before ? before[c] : 0) - running_mean[c]);
-            running_variance[c] += momentum * (squares / (rows - 1) - running_variance[c]);
-            saved[c] = mean;
-            saved[channels + c] = inverse;
-            for (long k = c; k < columns; k += channels) {
-                scale[k] = saved[channels + c] * weight[c];
-                shift[k] = bias[c] - saved[c] * scale[k];
-            }
-        }
-#pragma omp for schedule(static)
-        for (long r = 0; r < lines; r++) {
-            long i = r * columns;
-            BY_CASE(norm_line, relu, added, summed, x + i, other + i, then + i, y + i, sum + i, columns, scale, shift);
-        }
-    }
-    free(workspace);
-    return 1;
-}
-
-/* The gradient in front of the ReLU, which let pass what made a positive output: y where something was added, else as
-   known from the input. A second one goes to the same output. */
-static inline float passed(const element *gradient, const element *second, float input, const element *y, float scale,
-                           float shift, int relu, int added, int forked) {
-    float output = added ? get(*y) : input * scale + shift;
-    float value = forked ? get(*gradient) + get(*second) : get(*gradient);
-    return relu && output <= 0 ? 0 : value;
-}
-
-LINE add_line(const element *restrict gradient, const element *restrict second, const element *restrict x,
-              const element *restrict y, long columns, const float *restrict mean, const float *restrict scale,
-              const float *restrict shift, float *restrict sum, float *restrict product, int relu, int added,
-              int forked) {
+LINE gradient_line(int mode, const element *restrict gradient, const element *restrict x, const element *restrict y,
+                   long columns, const float *restrict scale, const float *restrict shift, const float *restrict slope,
+                   const float *restrict offset, element *restrict of_x, element *restrict of_addend) {
     for (long c = 0; c < columns; c++) {
-        float input = get(x[c]);
-        float value = passed(gradient + c, second + c, input, y + c, scale[c], shift[c], relu, added, forked);
-        sum[c] += value;
-        product[c] += value * (input - mean[c]);
-    }
-}
-
-LINE write_line(const element *restrict gradient, const element *restrict second, const element *restrict x,
-                const element *restrict y, long columns, const float *restrict scale, const float *restrict shift,
-                const float *restrict slope, const float *restrict offset, element *restrict of_x,
-                element *restrict of_other, int relu, int added, int forked) {
-    for (long c = 0; c < columns; c++) {
-        float input = get(x[c]);
-        float value = passed(gradient + c, second + c, input, y + c, scale[c], shift[c], relu, added, forked);
-        if (added) of_other[c] = put(value);
+        float input = get(x[c]), value = before_relu(mode, gradient[c], input, y[c], scale[c], shift[c]);
+        if (mode == NORM_ADD_RELU) of_addend[c] = put(value);
         of_x[c] = put(value * scale[c] + input * slope[c] + offset[c]);
     }
 }
 
-/* The gradients of `forward`: of x, of other, of weight and bias.
+LINE sum_line(int mode, const element *restrict gradient, const element *restrict x, const element *restrict y,
+              long columns, const float *restrict center, const float *restrict scale, const float *restrict shift,
+              float *restrict sum, float *restrict product) {
+    for (long c = 0; c < columns; c++) {
+        float input = get(x[c]), deviation = input - center[c];
+        float value = mode == MOMENTS ? deviation : before_relu(mode, gradient[c], input, y[c], scale[c], shift[c]);
+        sum[c] += value;
+        product[c] += value * deviation;
+    }
+}
 
-   gradient: of y; second: what comes to it by another way, if `forked`; y and of_other are used if `added`, which need
-   not be where there is no ReLU: the gradient of other is then that of y; threads and what is returned: as above */
-int backward(const element *restrict gradient, const element *restrict second, const element *restrict x,
-             const element *restrict y, element *restrict of_x, element *restrict of_other, long rows, long channels,
-             const float *restrict weight, const float *restrict bias, const float *restrict saved, int relu, int added,
-             int forked, float *restrict of_weight, float *restrict of_bias, int threads) {
-    if (rows * channels <= FEW) threads = 1;
-    long columns = channels * tile(rows, channels), lines = rows * channels / columns;
+/* Sum, for each channel, `value` and `value` times the deviation of x from the center, `saved`'s first row: value is the
+   gradient in front of the ReLU or, for MOMENTS, the deviation itself. totals: (threads, 2, columns); the results are
+   its first `channels` numbers, and as many from `columns` on. */
+static void sums(int mode, const element *gradient, const element *x, const element *y, long lines, long columns,
+                 long channels, long threads, const float *saved, double *totals) {
+    const float *center = saved, *scale = saved + 2 * columns, *shift = saved + 3 * columns;
     long share = (lines + threads - 1) / threads;
-    double *restrict workspace = malloc(3 * (threads + 1) * columns * sizeof(double));
-    if (!workspace) return 0;
-    long block = BLOCK / columns + 1;
-    float *restrict mean = (float *)(workspace + 3 * threads * columns), *restrict scale = mean + columns;
-    float *restrict shift = scale + columns, *restrict slope = shift + columns, *restrict offset = slope + columns;
-    for (long k = 0; k < columns; k++) {
-        long c = k % channels;
-        mean[k] = saved[c];
-        scale[k] = saved[channels + c] * weight[c]; /* as in forward, to the last bit */
-        shift[k] = bias[c] - saved[c] * scale[k];
-    }
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static, 1)
-        for (int t = 0; t < threads; t++) {
-            double *sums = workspace + 3 * t * columns, *products = sums + columns;
-            float *restrict sum = (float *)(products + columns), *restrict product = sum + columns;
-            for (long c = 0; c < columns; c++) sums[c] = products[c] = 0;
-            long end = least((t + 1) * share, lines);
-            for (long first = t * share; first < end; first += block) {
-                for (long c = 0; c < columns; c++) sum[c] = product[c] = 0;
-                for (long r = first; r < least(first + block, end); r++) {
-                    long i = r * columns;
-                    BY_CASE(add_line, relu, added, forked, gradient + i, second + i, x + i, y + i, columns, mean, scale,
-                            shift, sum, product);
-                }
-                for (long c = 0; c < columns; c++) {
-                    sums[c] += sum[c];
-                    products[c] += product[c];
-                }
-            }
-        }
-#pragma omp for schedule(static)
-        for (long c = 0; c < channels; c++) {
-            double sum = 0, product = 0, inverse = saved[channels + c];
-            for (int t = 0; t < threads; t++)
-                for (long k = 3 * t * columns + c; k < (3 * t + 1) * columns; k += channels) {
-                    sum += workspace[k];
-                    product += workspace[k + columns];
-                }
-            of_bias[c] = sum;
-            of_weight[c] = product * inverse;
-            for (long k = c; k < columns; k += channels) {
-                slope[k] = -scale[k] * inverse * inverse * product / rows;
-                offset[k] = -scale[k] * sum / rows - slope[k] * mean[k];
-            }
-        }
-#pragma omp for schedule(static)
-        for (long r = 0; r < lines; r++) {
-            long i = r * columns;
-            BY_CASE(write_line, relu, added, forked, gradient + i, second + i, x + i, y + i, columns, scale, shift,
-                    slope, offset, of_x + i, of_other + i);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        double *total = totals + 2 * t * columns;
+        float sum[2 * columns], *product = sum + columns;
+        for (long c = 0; c < 2 * columns; c++) total[c] = 0;
+        long end = (t + 1) * share < lines ? (t + 1) * share : lines;
+        for (long first = t * share; first < end; first += BLOCK) {
+            memset(sum, 0, sizeof sum);
+            for (long i = first * columns; i < (first + BLOCK < end ? first + BLOCK : end) * columns; i += columns)
+                BY_MODE(sum_line, gradient + i, x + i, y + i, columns, center, scale, shift, sum, product);
+            for (long c = 0; c < 2 * columns; c++) total[c] += sum[c];
         }
     }
-    free(workspace);
-    return 1;
-}
-
-/* `branches` images, (rows, channels) each, side by side in `whole`, (rows, branches * channels). */
-
-void join(element *restrict whole, const element *const *parts, long rows, long channels, long branches, int threads) {
-#pragma omp parallel for schedule(static) num_threads(rows *channels <= FEW ? 1 : threads)
-    for (long r = 0; r < rows; r++)
-        for (long b = 0; b < branches; b++)
-            memcpy(whole + (r * branches + b) * channels, parts[b] + r * channels, channels * sizeof(element));
-}
-
-void split(const element *restrict whole, element *const *parts, long rows, long channels, long branches, int threads) {
-#pragma omp parallel for schedule(static) num_threads(rows *channels <= FEW ? 1 : threads)
-    for (long r = 0; r < rows; r++)
-        for (long b = 0; b < branches; b++)
-            memcpy(parts[b] + r * channels, whole + (r * branches + b) * channels, channels * sizeof(element));
-}
-
-#ifndef BFLOAT16
-
-/* A copy for later: it takes no room in the cache, and is not read first. */
-static inline void stream(float *restrict to, const float *restrict from, long count) {
-#ifdef __SSE2__
-    if ((uintptr_t)to % 16 == 0 && count % 4 == 0) {
-        for (long c = 0; c < count; c += 4) _mm_stream_ps(to + c, _mm_loadu_ps(from + c));
-        return;
-    }
-#endif
-    memcpy(to, from, count * sizeof *to);
-}
-
-/* Before others read what was streamed. */
-static inline void streamed(void) {
-#ifdef __SSE2__
-    _mm_sfence();
-#endif
-}
-
-/* Pixels to what the network takes: lines of `length` numbers, each times its factor, plus its offset. */
-void normalise(const uint8_t *restrict pixels, const float *restrict factor, const float *restrict offset,
-               float *restrict lines, long count, long length, int threads) {
-#pragma omp parallel num_threads(threads)
-    {
-        float line[length];
-#pragma omp for schedule(static)
-        for (long r = 0; r < count; r++) {
-            for (long c = 0; c < length; c++) line[c] = pixels[r * length + c] * factor[c] + offset[c];
-            stream(lines + r * length, line, length);
+    for (int t = 0; t < threads; t++)
+        for (long c = t ? 0 : channels; c < columns; c++) {
+            totals[c % channels] += totals[2 * t * columns + c];
+            totals[columns + c % channels] += totals[(2 * t + 1) * columns + c];
         }
-        streamed();
-    }
 }
 
-/* Heatmaps (people, kernels, keypoints, height, width): a row of `rows` (kernels, height, height), times the keypoint's
-   peak, by one of `columns` (kernels, width, width). x, y, peaks: (people, keypoints), which of them */
-void draw(const float *restrict rows, const float *restrict columns, const int64_t *restrict x,
-          const int64_t *restrict y, const float *restrict peaks, float *restrict heatmaps, long people, long kernels,
-          long keypoints, long height, long width, int threads) {
-#pragma omp parallel num_threads(threads)
-    {
-        float line[width];
-#pragma omp for schedule(static)
-        for (long p = 0; p < people; p++)
-            for (long k = 0; k < kernels; k++)
-                for (long i = p * keypoints; i < (p + 1) * keypoints; i++) {
-                    const float *restrict row = rows + (k * height + y[i]) * height;
-                    const float *restrict column = columns + (k * width + x[i]) * width;
-                    long place = (p * (kernels - 1) + k) * keypoints + i;
-                    float *restrict heatmap = heatmaps + place * height * width;
-                    for (long r = 0; r < height; r++) {
-                        float value = row[r] * peaks[i];
-                        for (long c = 0; c < width; c++) line[c] = value * column[c];
-                        stream(heatmap + r * width, line, width);
-                    }
-                }
-        streamed();
+/* y = norm(x), relu(norm(x)) or relu(norm(x) + addend). The running statistics move towards the batch's. saved: for
+   `backward`, (4, columns): mean, 1 / deviation, and the scale and shift that make norm(x) of x; totals: see `sums` */
+void forward(long mode, long lines, long columns, long channels, long threads, double momentum, double epsilon,
+             const element *x, const element *addend, element *y, const float *weight, const float *bias,
+             float *running_mean, float *running_variance, float *saved, double *totals) {
+    double rows = lines * (columns / channels);
+    float *mean = saved, *inverse = mean + columns, *scale = inverse + columns, *shift = scale + columns;
+    for (long c = 0; c < columns; c++) mean[c] = get(x[c % channels]); /* near it: little is lost to rounding */
+    sums(MOMENTS, x, x, x, lines, columns, channels, threads, saved, totals);
+    for (long c = 0; c < columns; c++) {
+        long channel = c % channels;
+        double deviation = totals[channel] / rows, variance = totals[columns + channel] / rows - deviation * deviation;
+        double exact = mean[c] + deviation;
+        if (variance < 0) variance = 0;
+        mean[c] = exact;
+        inverse[c] = 1 / sqrt(variance + epsilon);
+        scale[c] = inverse[c] * weight[channel];
+        shift[c] = bias[channel] - mean[c] * scale[c];
+        if (c < channels) {
+            running_mean[c] += momentum * (exact - running_mean[c]);
+            running_variance[c] += momentum * (variance * rows / (rows - 1) - running_variance[c]);
+        }
     }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < lines * columns; i += columns)
+        BY_MODE(norm_line, x + i, addend + i, y + i, columns, scale, shift);
 }
 
-#endif
+/* The gradients of `forward` by x, addend, weight and bias, given the gradient by y. */
+void backward(long mode, long lines, long columns, long channels, long threads, const element *gradient,
+              const element *x, const element *y, element *of_x, element *of_addend, const float *saved,
+              float *of_weight, float *of_bias, double *totals) {
+    double rows = lines * (columns / channels);
+    const float *mean = saved, *inverse = mean + columns, *scale = inverse + columns, *shift = scale + columns;
+    float slope[columns], offset[columns];
+    sums(mode, gradient, x, y, lines, columns, channels, threads, saved, totals);
+    for (long c = 0; c < columns; c++) {
+        double sum = totals[c % channels], product = totals[columns + c % channels], over = inverse[c];
+        of_bias[c % channels] = sum;
+        of_weight[c % channels] = product * over;
+        slope[c] = -scale[c] * over * over * product / rows;
+        offset[c] = -scale[c] * sum / rows - slope[c] * mean[c];
+    }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < lines * columns; i += columns)
+        BY_MODE(gradient_line, gradient + i, x + i, y + i, columns, scale, shift, slope, offset, of_x + i,
+                of_addend + i);
+}

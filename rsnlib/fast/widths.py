@@ -1,74 +1,48 @@
-"""Branches as wide as GPUs compute fastest."""
+"""Branches as wide as a device computes fastest."""
 
 import copy
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from rsnlib.models.blocks import BRANCHES, ConvNorm, Residual
 
-# How many channels a device likes best: tensor cores want a multiple of 8 in bfloat16. A CPU gains nothing.
-MULTIPLES = {("cuda", "bfloat16"): 8}
 
-
-@torch.no_grad()
 def widen(model, multiple):
-    """A copy of `model` to train, whose branches have more channels, up to a multiple of `multiple`: the same heatmaps
-    and gradients up to rounding. What is added is zero, has zero gradients, and so stays zero. `narrow` is the way
-    back. The convolutions' biases are not trained: the batch norms behind them take any bias away again."""
+    """Return a copy of `model` to train, whose branches have more channels, up to a multiple of `multiple`: the same
+    heatmaps and gradients up to rounding. What is added is zero, has zero gradients, and so stays zero."""
     wide = copy.deepcopy(model)
-    for name, (inputs, outputs) in _around_branches(model).items():
-        module = wide.get_submodule(name)
-        conv, like = module.conv, {"device": module.conv.weight.device, "dtype": module.conv.weight.dtype}
-        channels = _wider(conv.in_channels, inputs, multiple), _wider(conv.out_channels, outputs, multiple)
-        module.conv = nn.Conv2d(*channels, conv.kernel_size, conv.stride, conv.padding, **like)
-        module.bn = nn.BatchNorm2d(channels[1], **like)
-    for values, wider, places in _shared(model, wide):
-        wider.zero_()[places] = values
-    for module in wide.modules():
-        if isinstance(module, ConvNorm):
-            module.conv.bias.requires_grad_(False)
-    return wide
+    for block in wide.modules():
+        if isinstance(block, Residual) and isinstance(block.middle, tuple(BRANCHES.values())):
+            branches = block.middle.branches
+            width = -(-block.reduce.conv.out_channels // branches // multiple) * multiple
+            _set_channels(block.reduce, block.reduce.conv.in_channels, branches * width)
+            for step in block.middle.modules():
+                if isinstance(step, ConvNorm):
+                    _set_channels(step, width, width)
+            _set_channels(block.expand, branches * width, block.expand.conv.out_channels)
+    return copy_tensors(model, wide)
+
+
+def _set_channels(module, inputs, outputs):
+    """Give a ConvNorm a new convolution and batch norm with so many channels."""
+    old = module.conv
+    module.conv = nn.Conv2d(inputs, outputs, old.kernel_size, old.stride, old.padding)
+    module.bn = nn.BatchNorm2d(outputs)
+    module.to(old.weight)
 
 
 @torch.no_grad()
-def narrow(wide, model):
-    """Give `model` the weights and running statistics of `wide`, a `widen` of it as it was, and return it."""
-    for values, wider, places in _shared(model, wide):
-        values.copy_(wider[places])
-    return model
-
-
-def _around_branches(model):
-    """The ConvNorms before, in and behind the branches of a network, by name: how many branches share their inputs and
-    their outputs, None where no branch has them."""
-    groups = {}
-    for name, block in model.named_modules():
-        if isinstance(block, Residual) and isinstance(block.middle, tuple(BRANCHES.values())):
-            groups[f"{name}.reduce"] = None, block.middle.branches
-            for part, module in block.middle.named_modules(prefix=f"{name}.middle"):
-                if isinstance(module, ConvNorm):
-                    groups[part] = 1, 1
-            groups[f"{name}.expand"] = block.middle.branches, None
-    return groups
-
-
-def _wider(channels, branches, multiple):
-    return branches * (-(-channels // branches // multiple) * multiple) if branches else channels
-
-
-def _shared(model, wide):
-    """Every tensor of a network, that of the wide one, and the places of the first's values in the second."""
-    branches, wider = _around_branches(model), wide.state_dict()
-    for name, values in model.state_dict().items():
-        inputs, outputs = branches.get(name.rpartition(".")[0].rpartition(".")[0], (1, 1))
-        sizes = zip(values.shape, wider[name].shape, (outputs, inputs))  # of further dimensions nothing is added
-        places = [_places(*each).to(values.device) for each in sizes]
-        yield values, wider[name], torch.meshgrid(*places, indexing="ij") if len(places) > 1 else tuple(places)
-
-
-def _places(channels, wider, branches):
-    """Where the channels of each branch stand among more."""
-    branches = branches or 1
-    first = torch.arange(branches)[:, None] * (wider // branches)
-    return (first + torch.arange(channels // branches)).flatten()
+def copy_tensors(source, target):
+    """Give `target` the weights and running statistics of `source`, a wider or narrower copy, and return it: each
+    branch keeps its first channels, and the channels that only the target has become zero."""
+    for (name, values), place in zip(source.state_dict().items(), target.state_dict().values()):
+        branches = source.architecture.branches if ".reduce." in name or ".expand." in name else 1
+        for dim, (here, there) in enumerate(zip(values.shape, place.shape)):
+            if here != there:
+                values = values.unflatten(dim, (branches, -1))
+                behind = values.ndim - dim - 2  # dimensions, which pad takes first
+                values = pad(values, [0, 0] * behind + [0, (there - here) // branches]).flatten(dim, dim + 1)
+        place.copy_(values)
+    return target

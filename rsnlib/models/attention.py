@@ -1,4 +1,6 @@
-"""What refines a head's heatmaps: the paper's Pose Refine Machine, and what the paper compares it with."""
+"""Refinement of a head's heatmaps: the paper's Pose Refine Machine and the attention that the paper compares with."""
+
+from functools import partial
 
 import torch
 from torch import nn
@@ -9,11 +11,15 @@ REDUCTION = 4  # of SE and CBAM; their papers' 16 would leave one channel of 17
 
 
 class PRM(nn.Module):
-    """Pose Refine Machine (paper, section 3.2; released RSN, class PRM): the features, once more convolved, weighted
-    by one number a channel times one number a position and channel.
+    """Pose Refine Machine (paper, section 3.2; released RSN, class PRM): features times 1 + channel * position, where
+    the two weights come from global pooling and from a 9x9 depthwise convolution.
+
+        x -> 3x3 -> f --+------------------------------------------+-> f * (1 + a * b)
+                        +-> mean -> 1x1 -> 1x1 -> sigmoid --> a ---+
+                        +-> 1x1 -> 9x9 depthwise -> sigmoid -> b --+
 
     x: (N, K, h, w) -> (N, K, h, w)
-    shared_position: one number a position for all channels, as MMPose has it
+    shared_position: b has one channel for all keypoints (MMPose, class PRM)
     """
 
     def __init__(self, keypoints, shared_position=False):
@@ -28,7 +34,7 @@ class PRM(nn.Module):
         self.position = nn.Sequential(*position, nn.Sigmoid())
 
     def weights(self, x):
-        """The refined features and their attention: (N, K, h, w), channel (N, K, 1, 1), position (N, K, h, w)."""
+        """Return the features (N, K, h, w) and their weights per channel (N, K, 1, 1) and position (N, K, h, w)."""
         features = self.features(x)
         return features, self.channel(features), self.position(features).expand_as(features)
 
@@ -36,14 +42,9 @@ class PRM(nn.Module):
         features, channel, position = self.weights(x)
         return features * (1 + channel * position)
 
-    @property
-    def output_norm(self):
-        """The batch norm that sets the range of the output."""
-        return self.features.bn
-
 
 class SE(nn.Module):
-    """Squeeze and excitation (Hu et al., CVPR 2018): one weight a channel.
+    """Squeeze and excitation (Hu et al., CVPR 2018): one weight per channel.
 
     x: (N, K, h, w) -> (N, K, h, w)
     """
@@ -57,8 +58,8 @@ class SE(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Convolutional block attention (Woo et al., ECCV 2018): one weight a channel, then one a position, each from the
-    mean and the maximum.
+    """Convolutional block attention (Woo et al., ECCV 2018): one weight per channel, then one per position, each from
+    the mean and the maximum.
 
     x: (N, K, h, w) -> (N, K, h, w)
     """
@@ -81,8 +82,9 @@ def bottleneck_weights(channels):
     return nn.Sequential(nn.Conv2d(channels, fewer, 1), nn.ReLU(inplace=True), nn.Conv2d(fewer, channels, 1))
 
 
+ATTENTIONS = {"prm": PRM, "prm-mmpose": partial(PRM, shared_position=True), "se": SE, "cbam": CBAM}
+
+
 def make_attention(attention, keypoints):
-    """The refinement of one head, by its name in rsnlib.config.Architecture."""
-    if attention == "prm-mmpose":
-        return PRM(keypoints, shared_position=True)
-    return {"prm": PRM, "se": SE, "cbam": CBAM}[attention](keypoints)
+    """Return the module that refines one head's heatmaps, by its name in `ATTENTIONS`."""
+    return ATTENTIONS[attention](keypoints)
