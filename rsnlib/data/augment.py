@@ -1,4 +1,4 @@
-"""Training variation: half body, scale, rotation and flip as one matrix a person."""
+"""Training augmentation: half body, scale, rotation and flip as one matrix per person."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ LEAST_HALF_BODY = 3  # keypoints
 
 
 def augment(people, settings, input_size, random):
-    """Draw one crop a person as the released code does (JointsDataset.__getitem__), all people at once.
+    """Draw one crop per person as the released code does (JointsDataset.__getitem__), all people at once.
 
     people: People; settings: config.Augmentation; input_size: height and width; random: numpy Generator
     -> matrices (P, 2, 3) from picture pixels to crop pixels, keypoints (P, K, 2) in the crop, visible (P, K) with 0 for
@@ -42,12 +42,12 @@ def augment(people, settings, input_size, random):
 
 
 def reach(settings):
-    """The width and height of the largest crop that `augment` can take, over those of the box."""
+    """Return width and height of the largest crop that `augment` can take, over those of the box."""
     return (1 + np.array(settings.enlarge)) * (1 + np.array(settings.random_enlarge)) * max(settings.scale)
 
 
 def _half_body(people, center, scale, settings, input_size, random):
-    """Center and scale, with those of the upper or lower body for people drawn for it."""
+    """Return center and scale, those of the upper or lower body for people drawn for it."""
     labelled = people.visible > 0
     upper = np.isin(np.arange(len(people.skeleton)), people.skeleton.upper_body)
     wanted = (labelled.sum(1) > settings.half_body_above) & (random.random(len(people)) < settings.half_body)

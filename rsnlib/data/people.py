@@ -1,79 +1,56 @@
-"""People: what every reader gives, whatever the files look like; and the checks that the readers share."""
+"""People: what every reader returns whatever its files look like, and the checks that readers share."""
 
-import contextlib
-import threading
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from tqdm.contrib.concurrent import thread_map
 
 from rsnlib.data.skeletons import Skeleton
 
-# Nothing that is measured in pixels comes near it; also keeps integers that no float can hold out of NumPy
-LARGEST_NUMBER = 1e9
-LARGEST_PICTURE = 2**26  # pixels; a file of a few kilobytes may say that it has any number of them
-LARGE_PICTURE = 2**24  # pixels; pictures with more are decoded one at a time
-
-LARGE = threading.Lock()
-
-PERSON = 1  # COCO's category
+PERSON = 1  # COCO's category_id
+LARGEST_NUMBER = 1e9  # no measurement in pixels comes near; NumPy could not hold an integer of a thousand digits
 
 
 @dataclass(frozen=True)
 class People:
-    """One row a person. P people, K keypoints.
+    """One row per person; P people, K keypoints."""
 
-    skeleton: the keypoints' names and order
-    ids: (P,) int64, annotation ids (row numbers from 1 where the data set has none)
-    image_ids: (P,) int64
-    images: (P,) str, paths of the image files
-    image_sizes: (P, 2) int64, height and width
-    boxes: (P, 4) float64, x, y, width, height in pixels
-    keypoints: (P, K, 2) float64, x and y in pixels; meaningless where not labelled
-    visible: (P, K) int64, 2 visible, 1 hidden but labelled, 0 not labelled
-    areas: (P,) float64, pixels covered by the person (of the box where the data set has none)
-    scores: (P,) float64, the box's confidence, 1 for ground truth
-    unusable: (id, reason) of each annotation that was left out because something is wrong with it
-    categories: (P,) int64, COCO's category_id; PERSON where nothing is said
-    """
-
-    skeleton: Skeleton
-    ids: np.ndarray
-    image_ids: np.ndarray
-    images: np.ndarray
-    image_sizes: np.ndarray
-    boxes: np.ndarray
-    keypoints: np.ndarray
-    visible: np.ndarray
-    areas: np.ndarray
-    scores: np.ndarray
-    unusable: tuple[tuple[str, str], ...] = ()
-    categories: np.ndarray | None = None
-
-    def __post_init__(self):
-        if self.categories is None:
-            object.__setattr__(self, "categories", np.full(len(self.ids), PERSON, np.int64))
+    skeleton: Skeleton  # the keypoints' names and order
+    ids: np.ndarray  # (P,) int64, annotation ids (row numbers from 1 where the data set has none)
+    image_ids: np.ndarray  # (P,) int64
+    images: np.ndarray  # (P,) str, paths of the image files
+    image_sizes: np.ndarray  # (P, 2) int64, height and width
+    boxes: np.ndarray  # (P, 4) float64, x, y, width, height in pixels
+    keypoints: np.ndarray  # (P, K, 2) float64, x and y in pixels; meaningless where not labelled
+    visible: np.ndarray  # (P, K) int64, 2 visible, 1 hidden but labelled, 0 not labelled
+    areas: np.ndarray  # (P,) float64, pixels covered by the person (of the box where the data set has none)
+    scores: np.ndarray  # (P,) float64, the box's confidence, 1 for ground truth
+    categories: np.ndarray  # (P,) int64, COCO's category_id
+    unusable: tuple = ()  # (id, reason) of each annotation that was left out because something is wrong with it
 
     def __len__(self):
         return len(self.ids)
 
     @property
+    def arrays(self):
+        """Every array by its name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    @property
     def image_count(self):
-        """How many different images show these people."""
+        """Number of different images that show these people."""
         return len(np.unique(self.images))
 
     def take(self, rows):
-        """The people of `rows` (indices or a boolean mask)."""
-        arrays = [f.name for f in fields(self) if f.name not in ("skeleton", "unusable")]
-        return replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+        """Return the people of `rows` (indices or a boolean mask)."""
+        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})
 
 
 @dataclass(frozen=True)
 class Person:
-    """One row of `People`, as a reader finds it: a ground-truth person, so without a score. Same shapes and units."""
+    """One row of `People`, of the same shapes and units, as a reader builds it. Raises Unusable for a box without area
+    or wholly outside the image."""
 
     id: int
     image_id: int
@@ -82,35 +59,50 @@ class Person:
     box: np.ndarray
     keypoints: np.ndarray
     visible: np.ndarray
-    area: float
+    area: float | None = None  # the box's
+    score: float = 1
     category: int = PERSON
 
+    def __post_init__(self):
+        check_box(self.box, self.image_size)
 
-def people_from_rows(skeleton, rows, unusable):
-    """The `Person` rows (possibly none) and the (id, reason) pairs in `unusable`, as `People`."""
+
+def collect(skeleton, entries, read):
+    """Return `People`, possibly none, of a file's entries.
+
+    entries: (id, entry) each; read: takes both, returns a `Person`, or None to pass over it, and may raise Unusable
+    """
+    rows, unusable = [], []
+    for identity, entry in entries:
+        try:
+            rows.append(read(identity, entry))
+        except Unusable as reason:
+            unusable.append((str(identity), str(reason)))
+    rows = [row for row in rows if row is not None]
 
     def column(name, dtype, *shape):
         return np.array([getattr(row, name) for row in rows], dtype=dtype).reshape(len(rows), *shape)
 
+    boxes, areas = column("box", np.float64, 4), column("area", np.float64)
     return People(
         skeleton=skeleton,
         ids=column("id", np.int64),
         image_ids=column("image_id", np.int64),
         images=column("image", np.str_),
         image_sizes=column("image_size", np.int64, 2),
-        boxes=column("box", np.float64, 4),
+        boxes=boxes,
         keypoints=column("keypoints", np.float64, len(skeleton), 2),
         visible=column("visible", np.int64, len(skeleton)),
-        areas=column("area", np.float64),
-        scores=np.ones(len(rows)),
-        unusable=tuple(unusable),
+        areas=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3], areas),  # None becomes NaN
+        scores=column("score", np.float64),
         categories=column("category", np.int64),
+        unusable=tuple(unusable),
     )
 
 
 def summary(people):
-    """How often each keypoint is labelled: one row a keypoint, columns keypoint, labelled, visible, hidden (counts of
-    people; labelled = visible + hidden)."""
+    """Count the people of whom each keypoint is labelled: a data frame, one row per keypoint, columns keypoint,
+    labelled, visible, hidden (labelled = visible + hidden)."""
     visible = (people.visible == 2).sum(axis=0)
     hidden = (people.visible == 1).sum(axis=0)
     return pd.DataFrame(
@@ -118,64 +110,16 @@ def summary(people):
     )
 
 
-def check_images(people):
-    """Decode every image of `people` once. Returns (path, reason) of each that is missing, unreadable, cut short, or
-    of another size than `people.image_sizes`."""
-    images, first = np.unique(people.images, return_index=True)
-    images, sizes = images.tolist(), people.image_sizes[first].tolist()
-    reasons = thread_map(_fault_of_image, images, sizes, desc="checking images", unit="image")
-    return [(image, reason) for image, reason in zip(images, reasons, strict=True) if reason]
-
-
-def _fault_of_image(path, expected_size):
-    """What is wrong with the image file, or None. `expected_size`: [height, width].
-
-    Pillow and not OpenCV, which fills what is missing of a JPEG with grey and says nothing.
-    """
-    try:
-        with Image.open(path) as image:
-            check_picture_size(image)
-            size = [image.height, image.width]
-            with LARGE if size[0] * size[1] > LARGE_PICTURE else contextlib.nullcontext():
-                image.draft("L", (1, 1))  # a JPEG: read the whole file, but decode to an eighth of its size
-                image.load()
-    except Exception as error:  # a broken file can make an image library raise anything
-        return _why_unreadable(error)
-    if size != expected_size:
-        return f"is {size[1]} x {size[0]} pixels, its annotation says {expected_size[1]} x {expected_size[0]}"
-    return None
-
-
-def check_picture_size(image):
-    """Raise ValueError for an opened PIL image that has too many pixels to decode."""
-    if image.width * image.height > LARGEST_PICTURE:
-        raise ValueError(f"{image.width} x {image.height} pixels are too many; {LARGEST_PICTURE:,} is the limit")
-
-
-def _why_unreadable(error):
-    return "no such file" if isinstance(error, FileNotFoundError) else f"not readable as an image ({error})"
-
-
-# ---- What readers check of one person. Each raises Unusable with a reason that a user can act on.
+# ---- Checks of one person. Each raises Unusable with a reason that a user can act on.
 
 
 class Unusable(Exception):
-    """Something is wrong with this one person; the message is the reason. Others may be fine."""
-
-
-def read_image_size(path):
-    """(height, width) from the header of the image file."""
-    try:
-        with Image.open(path) as image:
-            check_picture_size(image)
-            return image.height, image.width
-    except Exception as error:  # a broken file can make an image library raise anything
-        raise Unusable(f"image {path}: {_why_unreadable(error)}") from None
+    """Something is wrong with one person, and the message says what; other people may be fine."""
 
 
 def image_inside(folder, name):
-    """The path, as str, of image `name` in `folder`. The name comes from a file that anyone may have written: it must
-    not lead out of the folder."""
+    """Return the path, a str, of image `name` in `folder`. The name comes from a file that anyone may have written, so
+    one that leads out of the folder is refused."""
     if not isinstance(name, str) or not name:
         raise Unusable(f"image name {name!r} is not a file name")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -184,14 +128,14 @@ def image_inside(folder, name):
 
 
 def whole_number(value, what):
-    """The int `value` of a JSON file. `what` names it in the reason."""
+    """Return the int `value` of a JSON file. `what` names it in the reason."""
     if type(value) is not int or abs(value) >= 2**63:
         raise Unusable(f"{what}: {value!r} is not a whole number")
     return value
 
 
 def finite_numbers(value, count, what):
-    """(count,) float64 from the list `value` of a JSON file. `what` names it in the reason."""
+    """Return the list `value` of a JSON file as (count,) float64. `what` names it in the reason."""
     if not isinstance(value, list) or len(value) != count:
         found = f"a list of {len(value)}" if isinstance(value, list) else repr(value)
         raise Unusable(f"{what}: {found} where a list of {count} numbers belongs")
@@ -201,11 +145,10 @@ def finite_numbers(value, count, what):
     return np.array(value, dtype=np.float64)
 
 
-def checked_box(box, image_size):
-    """`box`, (4,) x, y, width, height, which must have an area and overlap its image of (height, width) pixels."""
+def check_box(box, image_size):
+    """Check that a box (4,) has an area and overlaps its image of (height, width) pixels."""
     x, y, width, height = box
     if not (width > 0 and height > 0):
         raise Unusable(f"box has no area ({width:g} x {height:g} pixels)")
     if x >= image_size[1] or y >= image_size[0] or x + width <= 0 or y + height <= 0:
         raise Unusable(f"box lies wholly outside its image ({image_size[1]} x {image_size[0]} pixels)")
-    return box

@@ -1,12 +1,15 @@
-"""The keypoints of each kind of data set: names, mirror pairs, limbs, upper body, OKS sigmas."""
+"""Skeletons: the keypoints of each kind of data set, their mirror pairs, limbs, upper body and OKS sigmas."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """`mirror` holds (left, right) index pairs, `limbs` index pairs to draw, `sigmas` the per-keypoint constants of
-    object keypoint similarity (None where no standard exists)."""
+    """Names and order of K keypoints, and what belongs to each.
+
+    mirror: (left, right) index pairs; limbs: index pairs to draw; upper_body: indices
+    sigmas: constants of object keypoint similarity, one per keypoint; None where no standard exists
+    """
 
     name: str
     keypoints: tuple[str, ...]
@@ -20,22 +23,22 @@ class Skeleton:
 
     @property
     def mirrored(self):
-        """For each keypoint, the index of its mirror image (itself where it has none)."""
+        """Index of each keypoint's mirror image, its own where it has none: a list of K."""
         order = list(range(len(self.keypoints)))
         for a, b in self.mirror:
             order[a], order[b] = b, a
         return order
 
     def side(self, index):
-        """'left', 'right' or, in no mirror pair, 'middle'."""
+        """Return the side of a keypoint: "left", "right" or, in no mirror pair, "middle"."""
         sides = (dict(zip(pair, ("left", "right"))) for pair in self.mirror)
         return next((pair[index] for pair in sides if index in pair), "middle")
 
     @property
     def description(self):
-        """What files of ours say of it: the name of one of SKELETONS; of any other, which one params.yaml alone knows,
-        all that it is (JSON values)."""
-        return self.name if SKELETONS.get(self.name) == self else asdict(self)
+        """JSON value for this skeleton in a file: its name where that is in SKELETONS, else all fields but the sigmas:
+        they judge, and neither crops nor weights depend on them."""
+        return self.name if SKELETONS.get(self.name) == self else asdict(replace(self, sigmas=None))
 
 
 # cocodataset.org; sigmas as in pycocotools; upper body as in the released RSN code
@@ -93,12 +96,12 @@ SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP)}
 
 
 def from_description(description):
-    """The skeleton of that `description`. Raises KeyError, TypeError or ValueError where it is none."""
+    """Return the skeleton of a `description`. Raises KeyError, TypeError or ValueError where it describes none."""
     if isinstance(description, str):
         return SKELETONS[description]
     return Skeleton(**{key: _tuples(value) for key, value in dict(description).items()})
 
 
 def _tuples(value):
-    """`value` with tuples where JSON has lists."""
+    """Return `value` with a tuple in place of every list."""
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

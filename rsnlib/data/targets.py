@@ -1,4 +1,4 @@
-"""Keypoints to the heatmaps that the network learns."""
+"""Keypoints to target heatmaps."""
 
 from functools import lru_cache
 
@@ -6,21 +6,19 @@ import cv2
 import numpy as np
 import torch
 
-from rsnlib.fast import fused_norm as native
-
 PEAK = 255.0
 KERNELS = (15, 11, 9, 7, 5)
 
 
 def heatmap_size(input_size):
-    """Height and width of the heatmaps for a crop of that height and width."""
+    """Return height and width of the heatmaps of a crop of that height and width."""
     height, width = input_size
     return height // 4, width // 4
 
 
 def heatmap_targets(keypoints, visible, input_size, kernels=KERNELS):
-    """Target heatmaps, one set a kernel (released RSN, JointsDataset.generate_heatmap): a Gaussian of that kernel size
-    around the keypoint's cell, with OpenCV's default sigma and mirrored border, scaled to a peak of 255.
+    """Return target heatmaps, one set per kernel (released RSN, JointsDataset.generate_heatmap): a Gaussian of that
+    kernel size around the keypoint's cell, with OpenCV's default sigma and mirrored border, scaled to a peak of 255.
 
     keypoints: (K, 2) or (N, K, 2) tensor or array, x and y in the crop's pixels
     visible: (K,) or (N, K); keypoints with 0 and those outside the crop get an empty heatmap
@@ -35,21 +33,19 @@ def heatmap_targets(keypoints, visible, input_size, kernels=KERNELS):
     x, y, peaks = x.clamp(0, width - 1), y.clamp(0, height - 1), PEAK * inside
     # a blurred point is a product of two blurred lines
     rows, columns = (_profiles(tuple(kernels), length).to(keypoints.device) for length in (height, width))
-    if keypoints.ndim == 3 and (heatmaps := native.drawn(rows, columns, x, y, peaks)) is not None:
-        return heatmaps
     rows, columns = rows[:, y] * peaks[..., None], columns[:, x]  # (kernels, ..., K, h) and w
     return (rows[..., :, None] * columns[..., None, :]).movedim(0, -4)
 
 
 @lru_cache
 def _profiles(kernels, length):
-    """(len(kernels), length, length): row c is a one at c, blurred, with a peak of 1."""
+    """Return (len(kernels), length, length): row c is a one at c, blurred, with a peak of 1."""
     lines = [cv2.sepFilter2D(np.eye(length), -1, cv2.getGaussianKernel(k, 0), np.ones(1)) for k in kernels]
     return torch.tensor(np.stack([line / line.max(axis=1, keepdims=True) for line in lines]), dtype=torch.float32)
 
 
 def inside_crop(keypoints, visible, input_size):
-    """`visible` with 0 where a keypoint lies outside the crop, as the released code does before it makes targets."""
+    """Return `visible` with 0 where a keypoint lies outside the crop (released RSN, JointsDataset.__getitem__)."""
     height, width = input_size
     x, y = keypoints[..., 0], keypoints[..., 1]
     return visible * ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))

@@ -1,9 +1,10 @@
 """Crops to heatmaps, a picture and boxes to poses."""
 
+import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -12,228 +13,206 @@ import torch
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from rsnlib.apps.pictures import Detections, check_boxes, find_people, read_picture
 from rsnlib.data.geometry import crop_matrix, evaluation_region
-from rsnlib.data.images import normalise, read_image, warp
-from rsnlib.data.readers import PERSON
-from rsnlib.data.skeletons import SKELETONS, from_description
+from rsnlib.data.images import normalise, read_image, read_picture, warp
+from rsnlib.data.people import PERSON
+from rsnlib.data.readers.detections import Detections
+from rsnlib.data.skeletons import MPII, SKELETONS, from_description
 from rsnlib.device import default_device, keep_memory
 from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
+from rsnlib.inference.boxes import check_boxes, find_people
 from rsnlib.inference.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.models.attention import PRM
 
 BATCH = 32
 WAYS = tuple(product((False, True), ("quarter", "dark")))  # flip test and decoding, the plainest first
-
-
-@dataclass(frozen=True)
-class Poses:
-    """P people: keypoints (P, K, 2) in picture pixels and their scores (P, K), boxes (P, 4) and their scores (P,), and
-    the score (P,) of each person: the box's times the mean of the keypoints'."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    box_scores: np.ndarray
-    score: np.ndarray
+USUAL = ((True, "quarter"),)
 
 
 @torch.no_grad()
 def predict_heatmaps(model, crops, mirrored=None):
-    """Heatmaps (N, K, h, w) float32 of RGB uint8 crops (N, H, W, 3), on the model's device and in its precision.
+    """Return heatmaps (N, K, h, w) float32 of RGB uint8 crops (N, H, W, 3), computed on the model's device and in its
+    precision: a list of the plain ones and, unless `mirrored` is None, of their mean with those of the mirrored crops
+    (flip test), from one pass.
 
-    mirrored: Skeleton.mirrored to average with the heatmaps of the mirrored crops (flip test), None not to
+    mirrored: Skeleton.mirrored
     """
-    return _heatmaps_by_flip_test(model, crops, mirrored)[mirrored is not None]
-
-
-def _heatmaps_by_flip_test(model, crops, mirrored):
-    """`predict_heatmaps` without and, unless `mirrored` is None, with the flip test, from one pass: {flip_test: (N, K,
-    h, w)}."""
     like = next(model.parameters())
     images = normalise(torch.as_tensor(crops).to(like.device)).to(like.dtype, memory_format=torch.channels_last)
     if mirrored is None:
-        return {False: model(images).float()}
+        return [model(images).float()]
     heatmaps, flipped = model(torch.cat([images, images.flip(3)])).float().chunk(2)
-    return {False: heatmaps, True: (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2}
+    return [heatmaps, (heatmaps + mirror_heatmaps(flipped, mirrored)) / 2]
 
 
-def predict_store(model, store, flip_test=True, blur=5, decoding="quarter"):
-    """Keypoints (P, K, 2) in picture pixels and scores (P, K) of everyone in an evaluation crop store."""
-    keypoints, scores = predict_store_in_ways(model, store, [(flip_test, decoding)], blur)
-    return keypoints[0], scores[0]
+def average_heatmaps(heatmaps):
+    """Return the mean (N, K, h, w) of several networks' heatmaps of the same crops, at the size of the largest."""
+    largest = max(heatmaps, key=lambda each: each.shape[2]).shape[2:]
+    return torch.stack([interpolate(each, size=largest, mode="bilinear") for each in heatmaps]).mean(dim=0)
 
 
 @torch.no_grad()
-def predict_store_in_ways(model, store, ways, blur=5):
-    """`predict_store` in each of W ways, (flip_test, decoding), from one pass of the crops and, where a way asks for
-    them, the mirrored crops: keypoints (W, P, K, 2) and scores (W, P, K)."""
-    keep_memory()
-    model, mirrored = fuse(model), _mirrored(store.people, ways)
-    keypoints, scores = _places(store.people, ways)
-    for first in range(0, len(store), BATCH):
-        rows = range(first, min(first + BATCH, len(store)))
-        heatmaps = _heatmaps_by_flip_test(model, np.stack([store.window(row) for row in rows]), mirrored)
-        region = store.center[rows], store.scale[rows]
+def _predict_in_ways(models, batches, region, input_size, mirrored, ways, blur, device=None):
+    """Return keypoints (W, P, K, 2) in picture pixels and scores (W, P, K), from one pass, in ways of (flip_test,
+    decoding).
+
+    models: one network or, as an ensemble, several; the callers' own stay as and where they are
+    batches: yields rows and, per network, their crops (n, H, W, 3) uint8
+    region: center and scale (P, 2) of the crops; input_size: of the largest crops
+    mirrored: Skeleton.mirrored; device: None for the networks' own
+    """
+    networks = []
+    for model in models:
+        network, home = fuse(model), next(model.parameters()).device
+        if network is model and device and home.type != device.type:
+            network = copy.deepcopy(model)
+        networks.append(network.to(device or home))
+    center, scale = region
+    shape = len(ways), len(center), models[0].keypoints
+    keypoints, scores = np.zeros((*shape, 2)), np.zeros(shape)
+    mirrored = mirrored if any(flip_test for flip_test, _ in ways) else None
+    for rows, crops in batches:
+        each = [predict_heatmaps(network, seen, mirrored) for network, seen in zip(networks, crops, strict=True)]
+        heatmaps = [average_heatmaps(same) for same in zip(*each, strict=True)]
         for way, (flip_test, decoding) in enumerate(ways):
-            decoded = decode_heatmaps(heatmaps[flip_test], *region, store.input_size, blur, decoding)
-            keypoints[way, rows], scores[way, rows] = decoded
+            where = center[rows], scale[rows], input_size
+            keypoints[way, rows], scores[way, rows] = decode_heatmaps(heatmaps[flip_test], *where, blur, decoding)
     return keypoints, scores
 
 
-def predict_people(models, people, enlarge, flip_test=True, blur=5, decoding="quarter"):
-    """Keypoints (P, K, 2) in picture pixels and scores (P, K) of people in their boxes, cut from the pictures as
-    `predict_store`'s crops are, a batch at a time.
+def predict_store(model, store, ways=USUAL, blur=5):
+    """Return keypoints (W, P, K, 2) in picture pixels and scores (W, P, K) of everyone in an evaluation crop store, in
+    ways of (flip_test, decoding)."""
+    keep_memory()
+    batches = ((rows, [np.stack([store.window(row) for row in rows])]) for rows in _batches(np.arange(len(store))))
+    how = store.people.skeleton.mirrored, ways, blur
+    return _predict_in_ways([model], batches, (store.center, store.scale), store.input_size, *how)
+
+
+def predict_people(models, people, margin, ways=USUAL, blur=5):
+    """Return keypoints (W, P, K, 2) in picture pixels and scores (W, P, K) of people in their boxes, cut from the
+    pictures exactly as an evaluation crop store's crops are, in ways of (flip_test, decoding).
 
     models: one network or, as an ensemble, several; their heatmaps are averaged before decoding. Input sizes may differ
         but for their aspect: the heatmaps are resized, bilinearly, to the largest
-    enlarge: fractions of width and height by which the boxes grow
+    margin: fractions of width and height by which the boxes grow
     """
-    keypoints, scores = predict_people_in_ways(models, people, enlarge, [(flip_test, decoding)], blur)
-    return keypoints[0], scores[0]
-
-
-@torch.no_grad()
-def predict_people_in_ways(models, people, enlarge, ways, blur=5):
-    """`predict_people` in several ways from one pass, as `predict_store_in_ways` has them."""
     sizes = [tuple(model.input_size) for model in models]
     largest = max(sizes)
     if any(height * largest[1] != width * largest[0] for height, width in sizes):
         shown = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise UserError(f"an ensemble's networks must see crops of one aspect, height to width, not {shown}")
     keep_memory()
-    models, mirrored = [fuse(model) for model in models], _mirrored(people, ways)
-    center, scale = evaluation_region(people.boxes, largest, enlarge)
-    matrices = {size: crop_matrix(center, scale, 0, size) for size in sizes}
-    keypoints, scores = _places(people, ways)
-    order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
+    region = evaluation_region(people.boxes, largest, margin)
+    matrices = {size: crop_matrix(*region, 0, size) for size in sizes}
     picture = lru_cache(maxsize=os.cpu_count())(read_image)
 
     def cut(row):
         image = picture(people.images[row])
-        return {size: warp([image], matrix[row : row + 1], size)[0] for size, matrix in matrices.items()}
+        return {size: warp(image, matrix[row], size) for size, matrix in matrices.items()}
 
-    with ThreadPoolExecutor() as pool, tqdm(total=len(people), unit="person", desc="poses") as bar:
-        for first in range(0, len(people), BATCH):
-            rows = order[first : first + BATCH]
-            crops = list(pool.map(cut, rows))
-            each = [
-                _heatmaps_by_flip_test(model, torch.stack([crop[size] for crop in crops]), mirrored)
-                for model, size in zip(models, sizes)
-            ]
-            heatmaps = {flip_test: average_heatmaps([one[flip_test] for one in each]) for flip_test in each[0]}
-            for way, (flip_test, decoding) in enumerate(ways):
-                decoded = decode_heatmaps(heatmaps[flip_test], center[rows], scale[rows], largest, blur, decoding)
-                keypoints[way, rows], scores[way, rows] = decoded
-            bar.update(len(rows))
-    return keypoints, scores
+    def batches():
+        order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
+        with ThreadPoolExecutor() as pool, tqdm(total=len(people), unit="person", desc="poses") as bar:
+            for rows in _batches(order):
+                crops = list(pool.map(cut, rows))
+                yield rows, [np.stack([crop[size] for crop in crops]) for size in sizes]
+                bar.update(len(rows))
+
+    return _predict_in_ways(models, batches(), region, largest, people.skeleton.mirrored, ways, blur)
 
 
-def _mirrored(people, ways):
-    """What `predict_heatmaps` needs for the flip test, None where no way asks for one."""
-    return people.skeleton.mirrored if any(flip_test for flip_test, _ in ways) else None
+def _batches(rows):
+    return [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
 
 
-def _places(people, ways):
-    """Room for the keypoints (W, P, K, 2) and scores (W, P, K) of people."""
-    shape = len(ways), len(people), len(people.skeleton)
-    return np.zeros((*shape, 2)), np.zeros(shape)
+@dataclass(frozen=True)
+class Poses:
+    """Keypoints of P people in a picture."""
 
-
-def average_heatmaps(heatmaps):
-    """The mean (N, K, h, w) of several networks' heatmaps of the same crops, at the size of the largest."""
-    largest = max(heatmaps, key=lambda each: each.shape[2]).shape[2:]
-    return torch.stack([interpolate(each, size=largest, mode="bilinear") for each in heatmaps]).mean(dim=0)
+    keypoints: np.ndarray  # (P, K, 2), in picture pixels
+    scores: np.ndarray  # (P, K), of the keypoints
+    boxes: np.ndarray  # (P, 4)
+    box_scores: np.ndarray  # (P,)
+    score: np.ndarray  # (P,), of the person: the box's times the mean of the keypoints'
 
 
 def predict(model, image, boxes=None, flip_test=True):
-    """The poses of people in a picture, best with boxes around them.
+    """Return the `Poses` of people in a picture, best with boxes around them. Computed on a GPU where there is one.
 
-    model: as load_model gives it
-    image: a path, a PIL image or an array, as `rsnlib.apps.pictures.read_picture` takes it
+    model: as load_model returns it, or fused; it stays as and where it is
+    image: a path, a PIL image or an array, as `data.images.read_picture` takes it
     boxes: (P, 4) x, y, width, height in pixels, or (P, 5) with a score; or the path of a detector's results, as
-        `rsnlib.apps.pictures.Detections` reads them; None: OpenCV's people detector, `rsnlib.apps.pictures.find_people`
+        `data.readers.detections.Detections` reads them; None: those that `inference.boxes.find_people` finds
     """
     picture = read_picture(image)
     if isinstance(boxes, (str, Path)):
         name = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)
         if not name:
             raise UserError(f"{boxes}: tells pictures by their file names, and this one has none; give its path")
-        boxes = Detections(boxes, categories_of(model)).of(name, picture)
+        boxes = Detections(boxes, categories_of(model)).find(name, picture)
     boxes = check_boxes(find_people(picture) if boxes is None else boxes, picture)
     boxes, box_scores = boxes[:, :4], boxes[:, 4]
-    crops, center, scale = cut_boxes(model, picture, boxes)
+    crops, *region = cut_boxes(model, picture, boxes)
+    batches = ((rows, [crops[rows]]) for rows in _batches(np.arange(len(boxes))))
     mirrored = skeleton_of(model).mirrored if flip_test else None
-    blur = getattr(model, "about", {}).get("blur", 5)
-    keypoints = np.zeros((len(boxes), model.keypoints, 2))
-    scores = np.zeros((len(boxes), model.keypoints))
-    model = fuse(model).to(default_device()).eval()
-    for first in range(0, len(boxes), BATCH):
-        rows = slice(first, first + BATCH)
-        heatmaps = predict_heatmaps(model, crops[rows], mirrored)
-        keypoints[rows], scores[rows] = decode_heatmaps(heatmaps, center[rows], scale[rows], model.input_size, blur)
+    how = mirrored, [(flip_test, "quarter")], crop_settings(model)[1], default_device()
+    (keypoints,), (scores,) = _predict_in_ways([model], batches, region, model.input_size, *how)
     return Poses(keypoints, scores, boxes, box_scores, box_scores * scores.mean(axis=1))
+
+
+def cut_boxes(model, picture, boxes):
+    """Return what a network sees of each box (P, 4) of an RGB picture: crops (P, H, W, 3) uint8, center and scale."""
+    center, scale = evaluation_region(boxes, model.input_size, crop_settings(model)[0])
+    crops = np.zeros((len(boxes), *model.input_size, 3), np.uint8)
+    for row, matrix in enumerate(crop_matrix(center, scale, 0, model.input_size)):
+        crops[row] = warp(picture, matrix, model.input_size)
+    return crops, center, scale
 
 
 @dataclass(frozen=True)
 class Insight:
-    """What a network makes of one person.
+    """Everything one network computes for one person: heatmaps, keypoints, attention."""
 
-    crop: (H, W, 3) uint8; matrix: (2, 3), picture pixels to crop pixels
-    heads: (stages, 4, K, h, w), coarse to fine
-    keypoints: (stages, 4, K, 2), read from each head, in crop pixels; scores: (stages, 4, K)
-    attention: what Pose Refine Machines weigh, {(stage, head): (channel (K,), position (K, h, w))}
-    """
-
-    crop: np.ndarray
-    matrix: np.ndarray
-    heads: np.ndarray
-    keypoints: np.ndarray
-    scores: np.ndarray
-    attention: dict
+    crop: np.ndarray  # (H, W, 3) uint8
+    matrix: np.ndarray  # (2, 3), picture pixels to crop pixels
+    heads: np.ndarray  # (stages, 4, K, h, w), coarse to fine
+    keypoints: np.ndarray  # (stages, 4, K, 2), read from each head, in crop pixels
+    scores: np.ndarray  # (stages, 4, K)
+    attention: dict  # weights of the Pose Refine Machines, {(stage, head): (channel (K,), position (K, h, w))}
 
 
 @torch.no_grad()
 def look_inside(model, picture, box):
-    """The `Insight` of a network, on the CPU, into the person in a box (4,) of an RGB picture; without flip test."""
+    """Return the `Insight` of a network, on the CPU, into the person in a box (4,) of an RGB picture; no flip test."""
     crops, center, scale = cut_boxes(model, picture, box[None])
-    inputs = {}
-    watched = [
-        head.attention.register_forward_hook(lambda _, given, __, place=(i, j): inputs.update({place: given[0]}))
+    attention = {}
+
+    def keep_weights(prm, given, _, place):
+        _, channel, position = prm.weights(given[0])
+        attention[place] = channel[0, :, 0, 0].numpy(), position[0].numpy()
+
+    hooks = [
+        head.attention.register_forward_hook(partial(keep_weights, place=(i, j)))
         for i, stage in enumerate(model.stages)
         for j, head in enumerate(stage.heads)
         if isinstance(head.attention, PRM)
     ]
     heads = model.heads(normalise(crops))[0]
-    for hook in watched:
+    for hook in hooks:
         hook.remove()
-    attention = {}
-    for (stage, head), given in inputs.items():
-        _, channel, position = model.stages[stage].heads[head].attention.weights(given)
-        attention[stage, head] = channel[0, :, 0, 0].numpy(), position[0].numpy()
-    size, (stages, levels, count) = np.array(model.input_size[::-1]), heads.shape[:3]
-    whole_crop = np.full((stages * levels, 2), size / 2), np.full((stages * levels, 2), size)
-    blur = getattr(model, "about", {}).get("blur", 5)
-    keypoints, scores = decode_heatmaps(heads.flatten(0, 1), *whole_crop, model.input_size, blur)
-    keypoints, scores = keypoints.reshape(stages, levels, count, 2), scores.reshape(stages, levels, count)
+    size, shape = np.array(model.input_size[::-1]), heads.shape[:3]
+    whole_crop = (np.full((shape[0] * shape[1], 2), extent) for extent in (size / 2, size))
+    keypoints, scores = decode_heatmaps(heads.flatten(0, 1), *whole_crop, model.input_size, crop_settings(model)[1])
+    keypoints, scores = keypoints.reshape(*shape, 2), scores.reshape(shape)
     matrix = crop_matrix(center, scale, 0, model.input_size)[0]
     return Insight(crops[0], matrix, heads.numpy(), keypoints, scores, attention)
 
 
-def cut_boxes(model, picture, boxes):
-    """What a network sees of each box (P, 4) of an RGB picture: crops (P, H, W, 3) uint8, their center and scale."""
-    about = getattr(model, "about", {})
-    center, scale = evaluation_region(boxes, model.input_size, about.get("enlarge", (0.09, 0.135)))
-    matrices = crop_matrix(center, scale, 0, model.input_size)
-    crops = np.zeros((len(boxes), *model.input_size, 3), np.uint8)
-    for row in range(len(boxes)):  # one at a time: `warp` copies the picture for each
-        crops[row] = warp([picture], matrices[row : row + 1], model.input_size)[0].numpy()
-    return crops, center, scale
-
-
 def skeleton_of(model):
-    """The skeleton that a network was trained on or, where it does not say, the one with its number of keypoints."""
+    """Return the skeleton that a network was trained on or, where its file does not say, the one with its number of
+    keypoints. Raises UserError where there is none."""
     about = getattr(model, "about", {})
     if "skeleton" in about:
         try:
@@ -247,5 +226,14 @@ def skeleton_of(model):
 
 
 def categories_of(model):
-    """The category_ids whose boxes are for a network: those it was trained on or, where it does not say, a person's."""
+    """Return the category_ids whose boxes are for a network: those of its training, else a person's."""
     return getattr(model, "about", {}).get("categories", [PERSON])
+
+
+def crop_settings(model):
+    """Return the margin of a network's crops, fractions of width and height by which boxes grow, and the blur of its
+    heatmaps: those of its training, else the released code's for MPII or COCO."""
+    about = getattr(model, "about", {})
+    skeleton = about.get("skeleton", MPII.name if model.keypoints == len(MPII) else None)
+    margin, blur = ((0.25, 0.25), 9) if skeleton == MPII.name else ((0.09, 0.135), 5)
+    return about.get("margin", about.get("enlarge", margin)), about.get("blur", blur)

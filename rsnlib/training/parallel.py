@@ -1,4 +1,4 @@
-"""Several processes that train one network (torchrun), or one alone: every function here is harmless in one."""
+"""Data-parallel training under torchrun; with one process every function is a no-op."""
 
 import os
 from datetime import timedelta
@@ -10,7 +10,7 @@ PATIENCE = timedelta(hours=6)  # the others wait while the first validates
 
 
 def start():
-    """Join the processes that torchrun started, if it did; each takes the GPU of its number."""
+    """Join the processes that torchrun started, if any; each takes the GPU of its number."""
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -18,17 +18,17 @@ def start():
 
 
 def rank():
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world():
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def from_first(value):
-    """What the first process has, in all of them."""
+    """Return the first process's `value` in every process."""
     if world() == 1:
         return value
     box = [value]
@@ -37,28 +37,21 @@ def from_first(value):
 
 
 def total(tensor):
-    """The sum over all processes, in each."""
+    """Return the sum of `tensor` over all processes."""
     if world() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def anywhere(flag):
-    """Whether a flag is set in any process."""
+    """Return True if `flag` is set in any process."""
     return bool(total(torch.tensor(int(flag))))
 
 
 def add_gradients(model):
-    """Let every process have the sum of all gradients, in one message."""
+    """Add up the gradients of all processes, in one message."""
     if world() > 1:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         sums = total(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, sums.split([gradient.numel() for gradient in gradients]), strict=True):
+        for gradient, part in zip(gradients, sums.split([gradient.numel() for gradient in gradients])):
             gradient.copy_(part.view_as(gradient))
-
-
-def share_statistics(model):
-    """Let every process have the first one's running statistics."""
-    if world() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)

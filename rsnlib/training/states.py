@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: its last states, each whole, used by one process at a time."""
+"""Checkpoints to resume training from: written atomically, locked against a second process."""
 
 import contextlib
 import fcntl
@@ -17,10 +17,10 @@ KEPT = 2
 
 
 class States:
-    """The states of one run, files of a folder. As a context it waits while another process trains the same run.
+    """The checkpoints of one run, files of a folder. Entering the context waits while another process trains the run.
 
-    A state is written beside the others and read back before the oldest goes: killed at any moment, a run has one to go
-    on from, and where the newest is damaged it goes on from the one before.
+    A checkpoint is written beside the others and read back before the oldest is deleted: a run that is killed at any
+    moment has one to resume from, and if the newest is damaged, the one before is used.
     """
 
     def __init__(self, folder):
@@ -43,7 +43,7 @@ class States:
         self.lock.close()
 
     def newest(self):
-        """The newest state that can be read, as it was saved, or None. Says which ones cannot."""
+        """Return the newest checkpoint that can be read, or None; warn of each that cannot."""
         for path in sorted(self.folder.glob("*.pt"), reverse=True):
             try:
                 check(path)
@@ -54,7 +54,8 @@ class States:
         return None
 
     def save(self, iteration, state):
-        """Keep `state`, a dict of tensors, numbers and lists, as that after `iteration`."""
+        """Write `state`, a dict of tensors, numbers and lists, as the checkpoint after `iteration`. Raises UserError
+        where the file cannot be written or read back."""
         path = self.folder / f"{iteration:09}.pt"
         with whole_file(path) as file:
             torch.save(state, file)
@@ -68,24 +69,22 @@ class States:
 
 
 def check(path):
-    """Raise an error where a file of torch.save is not what was written: it is a zip with a checksum of every part."""
+    """Raise an error where a file of torch.save is damaged: it is a zip with a checksum of every part."""
     check_zip(path)
     with zipfile.ZipFile(path) as file:
-        damaged = file.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
 
 
 @contextlib.contextmanager
 def termination():
-    """An event that SIGTERM sets while the context lasts, instead of ending the process. Outside the main thread, where
-    signals do not arrive, it is never set."""
+    """Yield an event that SIGTERM sets, instead of ending the process. Outside the main thread, where signals do not
+    arrive, the event is never set."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    hears = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set()) if hears else None
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if hears:
+            signal.signal(signal.SIGTERM, before)

@@ -1,44 +1,52 @@
 """Readers: files as their authors publish them -> People."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from rsnlib.data.people import PERSON, People, check_images, summary
+from rsnlib.data.images import check_images
 from rsnlib.data.readers import coco, lsp, mpii
-from rsnlib.data.readers.detections import read_detections, withheld
+from rsnlib.data.readers.detections import read_detections
 from rsnlib.errors import UserError
 
-__all__ = [
-    "PERSON",
-    "People",
-    "annotations_path",
-    "check_images",
-    "read_detections",
-    "read_people",
-    "summary",
-    "withheld",
-]
+__all__ = ["annotations_path", "ground_truth_path", "read_detections", "read_people", "withheld"]
 
-# reader: how it reads, and what gives the annotations and the images of a split below the data set's root
+
+@dataclass(frozen=True)
+class Reader:
+    """One published format.
+
+    read: function of the annotation file, the images folder and the split (and, if any skeleton, `skeleton`) -> People
+    files: function of the split -> the paths of its annotations and of its images, below the data set's root
+    skeleton: the annotations' skeleton, a name of SKELETONS; None: any
+    ground_truth: the file, below the root, that predictions are judged by; None: the People themselves
+    """
+
+    read: Callable
+    files: Callable
+    skeleton: str | None
+    ground_truth: Callable = lambda split: None
+
+
 READERS = {
-    "coco": (coco.read, coco.split_files),
-    "mpii": (mpii.read, lambda split: (f"annot/{split}.json", "images")),
-    "lsp": (lsp.read, lambda split: ("joints.mat", "images")),
-    "lspet": (lsp.read_extended, lambda split: ("joints.mat", "images")),
+    "coco": Reader(coco.read, coco.split_files, None, lambda split: coco.split_files(split)[0]),
+    "mpii": Reader(mpii.read, lambda split: (f"annot/{split}.json", "images"), "mpii", lambda _: "annot/gt_valid.mat"),
+    "lsp": Reader(lsp.read, lambda split: ("joints.mat", "images"), "lsp"),
+    "lspet": Reader(lsp.read_extended, lambda split: ("joints.mat", "images"), "lsp"),
 }
 LISTED_REASONS = 10
 
 
 def read_people(root, reader, split, unusable="stop", skeleton=None):
-    """The people of one split of the data set in folder `root`, their images checked.
+    """Read the people of one split of the data set in folder `root`, and check their images.
 
     reader: "coco", "mpii", "lsp" or "lspet"
     split: COCO "train2017" (annotations/person_keypoints_train2017.json, images/train2017/) or, where a data set in
         COCO's format has other names, {"annotations": a file, "images": a folder}; MPII "valid" (annot/valid.json,
         images/); LSP and LSPET [1, 1000], the first and last image (joints.mat, images/)
-    unusable: what to do about annotations with something wrong: "stop" or "leave out"
+    unusable: "stop" at annotations with something wrong, or "leave out" these
     skeleton: of the annotations, for reader "coco"; None: the reader's own
 
     Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
@@ -48,13 +56,13 @@ def read_people(root, reader, split, unusable="stop", skeleton=None):
         raise UserError(f"reader {reader!r}: there is no such reader, only {', '.join(READERS)}")
     if unusable not in ("stop", "leave out"):
         raise UserError(f"unusable {unusable!r}: must be `stop` or `leave out`")
-    read, split_files = READERS[reader]
+    read, split_files = READERS[reader].read, READERS[reader].files
     if reader == "coco" and not isinstance(split, str | dict):
         raise UserError(f"split {split!r}: reader coco takes a name, as in {split_files('<name>')[0]}, or both paths")
     if reader == "mpii" and not isinstance(split, str):
         raise UserError(f"split {split!r}: reader mpii takes a name, as in {split_files('<name>')[0]}")
     annotations, images = split_files(split)
-    own = {} if skeleton is None else {"skeleton": skeleton}
+    own = {"skeleton": skeleton} if skeleton and not READERS[reader].skeleton else {}
 
     root = Path(root)
     if not root.is_dir():
@@ -74,12 +82,24 @@ def read_people(root, reader, split, unusable="stop", skeleton=None):
 
 
 def annotations_path(root, reader, split):
-    """Where the data set in folder `root` has the annotations of `split`."""
-    return Path(root) / READERS[reader][1](split)[0]
+    """Return the path of the annotations of `split` of the data set in folder `root`."""
+    return Path(root) / READERS[reader].files(split)[0]
+
+
+def ground_truth_path(root, reader, split):
+    """Return the path of the file that predictions of `split` are judged by: COCO's annotations, MPII's gt_valid.mat;
+    None for LSP and LSPET, whose ground truth is their `People`."""
+    file = READERS[reader].ground_truth(split)
+    return file and Path(root) / file
+
+
+def withheld(reader, split):
+    """Return True if only COCO's or MPII's authors know the joints of a split's people."""
+    return split == "test" if reader == "mpii" else reader == "coco" and coco.is_test_split(split)
 
 
 def _without_broken_images(people):
-    """`people` without those whose image is broken; these are added to `unusable`."""
+    """Return `people` without those whose image is broken, who are added to `unusable`."""
     reasons = dict(check_images(people))
     broken = np.array([image in reasons for image in people.images], dtype=bool)
     unusable = [

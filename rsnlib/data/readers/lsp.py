@@ -1,9 +1,10 @@
-"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and Leeds Sports Pose Extended (CVPR 2011): one person a
-picture, the same 14 joints in both, the arrays turned and the flags the other way round."""
+"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and Leeds Sports Pose Extended (CVPR 2011): one person per
+image, the same 14 joints in both; the arrays have other axes and the flags the opposite meaning."""
 
 import numpy as np
 
-from rsnlib.data.people import Person, Unusable, checked_box, people_from_rows, read_image_size
+from rsnlib.data.images import read_image_size
+from rsnlib.data.people import Person, Unusable, collect
 from rsnlib.data.readers.matlab import read_matlab
 from rsnlib.data.skeletons import LSP
 from rsnlib.errors import UserError
@@ -15,31 +16,32 @@ LARGEST_FILE = 2**26  # bytes, decompressed; the larger of the two data sets has
 
 
 def read(joints_file, images_folder, split):
-    """The people of Leeds Sports Pose (2,000 images), as `read_extended` gives those of the extended data set.
+    """Read the people of Leeds Sports Pose (2,000 images); range, ids, boxes and errors as in `read_extended`.
 
     Every joint is labelled. The third number of `joints`, (3, 14, N), is 1 where a joint is hidden: the data set's
     README.txt calls it joint visibility, but code that reads the file takes it for occlusion (pytorch-pose,
     miscs/gen_lsp.m: 1 - joints(3,:,:); TensorBay, LeedsSportsPose/loader.py: not keypoint[2]). So 0 becomes 2, visible,
     and 1 stays, hidden but labelled.
     """
-    joints = _read_joints(joints_file, (3, len(LSP))).transpose(0, 2, 1)
-    return _read_people(joints_file, joints, images_folder, "im{:04d}.jpg", split, {0: 2, 1: 1})
+    return _read(joints_file, (3, len(LSP)), {0: 2, 1: 1}, images_folder, "im{:04d}.jpg", split)
 
 
 def read_extended(joints_file, images_folder, split):
-    """The people of images first to last, where `split` is [first, last], 1-based and inclusive: one person an image,
-    whose id and image id are the image's number.
+    """Read the people of images first to last, where `split` is [first, last], 1-based and inclusive: one person per
+    image, whose id and image id are the image's number.
 
     A visible joint, flagged 1 in `joints`, (14, 3, N), becomes 2, any other 0 (not labelled; its coordinates become 0).
     Coordinates stay as published. Box: the bounding box of the labelled joints, enlarged by 20 % about its centre, our
     choice. Area: the box's. Raises UserError where `joints_file` is not the data set's or the range goes beyond it.
     """
-    joints = _read_joints(joints_file, (len(LSP), 3))
-    return _read_people(joints_file, joints, images_folder, "im{:05d}.jpg", split, {0: 0, 1: 2})
+    return _read(joints_file, (len(LSP), 3), {0: 0, 1: 2}, images_folder, "im{:05d}.jpg", split)
 
 
-def _read_joints(file, shape):
-    """(N, *shape) of the file's `joints`, (*shape, N)."""
+def _read(file, shape, flags, images_folder, image_name, split):
+    """Return People of a file with `joints` of `shape`, (14, 3) x, y, flag or transposed, by N images.
+
+    flags: {the file's flag: that of `People.visible`}
+    """
     wanted = f"({shape[0]}, {shape[1]}, N)"
     try:
         joints = read_matlab(file, LARGEST_FILE).get("joints")
@@ -49,55 +51,27 @@ def _read_joints(file, shape):
         raise UserError(f"{file}: no numbers named `joints` of shape {wanted}")
     if joints.shape[:2] != shape:
         raise UserError(f"{file}: `joints` has shape {joints.shape}, not {wanted}")
-    return joints.transpose(2, 0, 1).astype(np.float64)
-
-
-def _read_people(file, joints, images_folder, image_name, split, flags):
-    """`joints`: (N, 14, 3) x, y, flag; `flags`: what the file's flags are in `People.visible`."""
-    first, last = _checked_range(split, len(joints), file)
-    rows, unusable = [], []
-    for number in range(first, last + 1):
-        image = str(images_folder / image_name.format(number))
-        try:
-            rows.append(_read_person(number, joints[number - 1], image, flags))
-        except Unusable as reason:
-            unusable.append((str(number), str(reason)))
-    return people_from_rows(LSP, rows, unusable)
-
-
-def _checked_range(split, count, file):
+    count = joints.shape[2]
     whole = isinstance(split, list | tuple) and len(split) == 2 and all(type(number) is int for number in split)
     if not whole or not 1 <= split[0] <= split[1] <= count:
         raise UserError(f"{file}: has images 1 to {count}; split {split!r} is not a range [first, last] of these")
-    return split
+    joints = np.moveaxis(joints.astype(np.float64), 2, 0)
+    joints = joints if shape[1] == 3 else joints.swapaxes(1, 2)  # (N, 14, 3)
 
+    def read_person(number, joints):
+        if not np.isin(joints[:, 2], (0, 1)).all():
+            raise Unusable("joints: a visibility flag is not 0 or 1")
+        visible = np.where(joints[:, 2] == 1, flags[1], flags[0])
+        labelled = visible > 0
+        if labelled.sum() < 2:
+            raise Unusable(f"joints: {labelled.sum()} labelled, a box takes at least 2")
+        if not np.isfinite(joints[labelled]).all():
+            raise Unusable("joints: a labelled joint's position is not finite")
+        lowest, highest = joints[labelled, :2].min(axis=0), joints[labelled, :2].max(axis=0)
+        center, size = (lowest + highest) / 2, (highest - lowest) * BOX_ENLARGEMENT
+        box, places = np.concatenate([center - size / 2, size]), np.where(labelled[:, None], joints[:, :2], 0)
+        image = str(images_folder / image_name.format(number))
+        return Person(number, number, image, read_image_size(image), box, places, visible)
 
-def _read_person(number, joints, image, flags):
-    """`joints`: (14, 3) x, y, flag."""
-    if not np.isin(joints[:, 2], (0, 1)).all():
-        raise Unusable("joints: a visibility flag is not 0 or 1")
-    visible = np.where(joints[:, 2] == 1, flags[1], flags[0])
-    labelled = visible > 0
-    if labelled.sum() < 2:
-        raise Unusable(f"joints: {labelled.sum()} labelled, a box takes at least 2")
-    if not np.isfinite(joints[labelled]).all():
-        raise Unusable("joints: a labelled joint's position is not finite")
-    image_size = read_image_size(image)
-    box = checked_box(_enclosing_box(joints[labelled, :2]), image_size)
-    return Person(
-        id=number,
-        image_id=number,
-        image=image,
-        image_size=image_size,
-        box=box,
-        keypoints=np.where(labelled[:, None], joints[:, :2], 0),
-        visible=visible,
-        area=box[2] * box[3],
-    )
-
-
-def _enclosing_box(points):
-    """(4,) x, y, width, height around `points` (n, 2), enlarged about its centre."""
-    lowest, highest = points.min(axis=0), points.max(axis=0)
-    center, size = (lowest + highest) / 2, (highest - lowest) * BOX_ENLARGEMENT
-    return np.concatenate([center - size / 2, size])
+    first, last = split
+    return collect(LSP, enumerate(joints[first - 1 : last], start=first), read_person)

@@ -1,10 +1,12 @@
-"""MATLAB files that anyone may have written."""
+"""MATLAB files, which anyone may have written: read in bounded memory, in a process of their own."""
 
 import contextlib
-import multiprocessing
 import resource
 import struct
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 from scipy.io import loadmat
@@ -15,10 +17,10 @@ MEMORY = 1 << 31  # bytes that reading a file may take
 
 
 def read_matlab(path, largest):
-    """The variables of a MATLAB file by their names, as SciPy has them. Raises ValueError where decompressing it gives
-    more than `largest` bytes, and of a broken one.
+    """Return the variables of a MATLAB file by name, as SciPy represents them. Raises ValueError for a broken file and
+    for one of more than `largest` bytes when decompressed.
 
-    SciPy reads it in a process of its own: what it has in C can crash on a broken file, or ask for any memory.
+    SciPy reads the file in a process of its own: its C code can crash on a broken file, or ask for any memory.
     """
     with open(path, "rb") as file:
         order = ">" if file.read(128)[126:] == b"MI" else "<"
@@ -33,26 +35,16 @@ def read_matlab(path, largest):
                     contents = inflate.unconsumed_tail
                     if room < 0:
                         raise ValueError(f"more than {largest:,} bytes when decompressed")
-    answer, question = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_read, args=(path, question))
-    process.start()
-    question.close()
-    try:
-        variables, reason = answer.recv()
-    except EOFError:
-        variables, reason = None, "SciPy's reader crashes on it"
-    process.join()
-    if variables is None:
-        raise ValueError(reason)
-    return variables
+    with ProcessPoolExecutor(1, get_context("fork"), _limit_memory) as pool:
+        try:
+            return pool.submit(loadmat, path, appendmat=False).result()
+        except BrokenProcessPool:
+            raise ValueError("SciPy's reader crashes on it") from None
+        except Exception as error:  # a broken file can raise anything
+            raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _read(path, pipe):
-    """Sends what SciPy has of a file, and why it has nothing."""
+def _limit_memory():
     with contextlib.suppress(OSError, ValueError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    try:
-        pipe.send((loadmat(path, appendmat=False), None))
-    except Exception as error:  # a broken file can raise anything
-        pipe.send((None, f"{type(error).__name__}: {error}"))

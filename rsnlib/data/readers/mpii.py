@@ -2,15 +2,8 @@
 
 import numpy as np
 
-from rsnlib.data.people import (
-    Person,
-    Unusable,
-    checked_box,
-    finite_numbers,
-    image_inside,
-    people_from_rows,
-    read_image_size,
-)
+from rsnlib.data.images import read_image_size
+from rsnlib.data.people import Person, Unusable, collect, finite_numbers, image_inside
 from rsnlib.data.readers.matlab import read_matlab
 from rsnlib.data.skeletons import MPII
 from rsnlib.errors import UserError
@@ -21,7 +14,7 @@ LARGEST_FILE = 2**29  # bytes of MATLAB files, decompressed
 
 
 def read(annotations_file, images_folder, split):
-    """The people of one annot/*.json, a list of {image, center, scale, joints, joints_vis}.
+    """Read the people of one annot/*.json, a list of {image, center, scale, joints, joints_vis}.
 
     A person's id is its row in the file, from 1: row i of the predictions that `gt_valid.mat` expects is person i + 1.
     An image's id is the order in which the file first names it, from 1. People without a visible joint stay, as in the
@@ -29,19 +22,20 @@ def read(annotations_file, images_folder, split):
     in "test" nobody has joints: they are withheld. Raises UserError where the file as a whole is not
     such a list.
     """
-    rows, unusable, image_ids = [], [], {}
-    for row, annotation in enumerate(read_list(annotations_file), start=1):
-        try:
-            image = image_inside(images_folder, annotation.get("image"))
-            image_id = image_ids.setdefault(image, len(image_ids) + 1)
-            rows.append(_read_person(row, annotation, image, image_id, annotated=split != "test"))
-        except Unusable as reason:
-            unusable.append((str(row), str(reason)))
-    return people_from_rows(MPII, rows, unusable)
+    image_ids = {}
+
+    def read_person(row, annotation):
+        image = image_inside(images_folder, annotation.get("image"))
+        image_id = image_ids.setdefault(image, len(image_ids) + 1)
+        withheld = np.zeros((len(MPII), 2)), np.zeros(len(MPII))
+        joints = withheld if split == "test" else _read_joints(annotation)
+        return Person(row, image_id, image, read_image_size(image), _read_box(annotation), *joints)
+
+    return collect(MPII, enumerate(read_list(annotations_file), start=1), read_person)
 
 
 def read_list(annotations_file):
-    """The people of one annot/*.json as they stand there."""
+    """Return the people of one annot/*.json as the objects that stand there."""
     annotations = read_json(annotations_file)
     if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
         raise UserError(f"{annotations_file}: not a list of people, objects with `image`, `center`, `scale`, ...")
@@ -49,9 +43,11 @@ def read_list(annotations_file):
 
 
 def read_test_images(file):
-    """The M test images in MPII's own annotations, mpii_human_pose_v1_u12_1.mat: their `annolist`, (1, M) structs as
-    SciPy reads MATLAB's; and who in them is judged, being apart from others (`single_person`): {row of `annorect`, from
-    0: centre x, y}, one an image."""
+    """Read the M test images from MPII's own annotations, mpii_human_pose_v1_u12_1.mat.
+
+    Returns their `annolist`, (1, M) structs as SciPy reads MATLAB's, and per image the people who are judged because
+    they stand apart from others (`single_person`): {row of `annorect`, from 0: centre x, y}.
+    """
     if not file.is_file():
         raise UserError(
             f"{file}: no such file; it is MPII's own, in mpii_human_pose_v1_u12_2.zip from human-pose.mpi-inf.mpg.de"
@@ -60,36 +56,17 @@ def read_test_images(file):
         release = read_matlab(file, LARGEST_FILE)["RELEASE"][0, 0]
         test = release["img_train"].ravel() == 0
         annolist, rows = release["annolist"][:, test], release["single_person"].ravel()[test]
-        return annolist, [_centers(*pair) for pair in zip(annolist["annorect"][0], rows, strict=True)]
+        centers = []
+        for people, numbers in zip(annolist["annorect"][0], rows, strict=True):
+            places = {int(number) - 1: people["objpos"][0, int(number) - 1][0, 0] for number in numbers.ravel()}
+            centers.append({row: (place["x"].item(), place["y"].item()) for row, place in places.items()})
+        return annolist, centers
     except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{file}: not MPII's annotations ({type(error).__name__}: {error})") from None
 
 
-def _centers(people, numbers):
-    """{row: (x, y)} of the people whose `numbers`, from 1, are given."""
-    rows = [int(number) - 1 for number in numbers.ravel()]
-    centers = [people["objpos"][0, row][0, 0] for row in rows]
-    return {row: (center["x"].item(), center["y"].item()) for row, center in zip(rows, centers)}
-
-
-def _read_person(row, annotation, image, image_id, annotated):
-    joints, visible = _read_joints(annotation) if annotated else (np.zeros((len(MPII), 2)), np.zeros(len(MPII)))
-    image_size = read_image_size(image)
-    box = checked_box(_read_box(annotation), image_size)
-    return Person(
-        id=row,
-        image_id=image_id,
-        image=image,
-        image_size=image_size,
-        box=box,
-        keypoints=joints,
-        visible=visible,
-        area=box[2] * box[3],
-    )
-
-
 def _read_joints(annotation):
-    """0-based (16, 2) pixels from 1-based ones, and (16,) 2 where `joints_vis` is 1, else 0."""
+    """Return 0-based pixels (16, 2) from the file's 1-based ones, and (16,) 2 where `joints_vis` is 1, else 0."""
     joints = annotation.get("joints")
     if joints is None:
         raise Unusable("no joints")
@@ -103,8 +80,8 @@ def _read_joints(annotation):
 
 
 def _read_box(annotation):
-    """The square of 200 * scale pixels around the center, which as in the released RSN code is first moved down by
-    15 * scale (unless it is missing, x = -1) and made 0-based."""
+    """Return the square of 200 * scale pixels around the center, which as in the released RSN code is first moved down
+    by 15 * scale (unless it is missing, x = -1) and made 0-based."""
     center = finite_numbers(annotation.get("center"), 2, "center")
     (scale,) = finite_numbers([annotation.get("scale")], 1, "scale")
     if center[0] != -1:
