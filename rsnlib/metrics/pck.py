@@ -1,4 +1,4 @@
-"""The share of keypoints within a distance of the truth: PCKh for MPII, PCK of the torso for LSP."""
+"""Percentage of correct keypoints: PCKh in parts of the head for MPII, PCK in parts of the torso for LSP."""
 
 import numpy as np
 
@@ -9,26 +9,29 @@ from rsnlib.errors import UserError
 PCKH_WITHIN, PCK_WITHIN = 0.5, 0.2
 HEAD_FRACTION = 0.6  # of the head box's diagonal, MPII's unit of length
 LARGEST_FILE = 2**26  # bytes of MPII's ground truth, decompressed; that of its validation split has 1.7 million
-RELEASED_TENTH = 0.11  # what the released evaluation reports as 0.1: the twelfth of its steps of 0.01 from 0
+RELEASED_TENTH = 0.11  # reported as 0.1 by the released evaluation: the twelfth of its steps of 0.01 from 0
 GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
 
 
 def pckh(predictions, ground_truth):
-    """PCKh at 0.5 a joint group and over all joints ("Mean", without pelvis and thorax), and "Mean@0.1"; per cent
-    (released RSN, MPIIDataset.evaluate).
+    """Return PCKh at 0.5 of each joint group and over all joints ("Mean", without pelvis and thorax), and "Mean@0.1";
+    per cent (released RSN, MPIIDataset.evaluate).
 
     predictions and ground_truth: as for `head_distances`
     """
     distance, counted = head_distances(predictions, ground_truth)
-    figures = _figures(distance <= PCKH_WITHIN, counted, MPII, head=["head_top"])
-    return figures | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
+    shares = _shares(distance <= PCKH_WITHIN, counted, MPII, head=["head_top"])
+    return shares | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
 
 
 def head_distances(predictions, ground_truth):
-    """How far from the truth MPII's joints are, in parts of the head, and which of them count: both (P, 16).
+    """Return the distances of MPII's joints from the ground truth, in parts of the head, and whether they count, both
+    (P, 16).
 
     predictions: (P, 16, 2), 0-based picture pixels
     ground_truth: the path of MPII's ground truth (gt_valid.mat: pos_gt_src, jnt_missing, headboxes_src)
+
+    Raises UserError for another file, or for another number of people.
     """
     try:
         truth = read_matlab(ground_truth, LARGEST_FILE)
@@ -45,20 +48,20 @@ def head_distances(predictions, ground_truth):
     return distance, counted
 
 
-def pck(keypoints, people, threshold=PCK_WITHIN):
-    """PCK: the share of labelled joints within `threshold` of the torso's length (left shoulder to right hip) of the
-    truth, a joint group and over all joints ("Mean"), per cent. People whose torso is not labelled do not count.
+def pck(keypoints, people):
+    """Return PCK at 0.2 of each joint group and over all joints ("Mean"), per cent.
 
-    keypoints: (P, 14, 2) in picture pixels; people: the People of an LSP data set
+    keypoints and people: as for `torso_distances`
     """
     distance, counted = torso_distances(keypoints, people)
-    return _figures(distance <= threshold, counted, LSP, head=["neck", "head_top"])
+    return _shares(distance <= PCK_WITHIN, counted, LSP, head=["neck", "head_top"])
 
 
 def torso_distances(keypoints, people):
-    """How far from the truth LSP's joints are, in torsos, and which of them count: both (P, 14).
+    """Return the distances of LSP's joints from the ground truth, in torsos (left shoulder to right hip of the ground
+    truth), and whether they count, both (P, 14); people whose torso is not labelled do not.
 
-    keypoints and people: as for `pck`
+    keypoints: (P, 14, 2) in picture pixels; people: the People of an LSP data set
     """
     shoulder, hip = (LSP.keypoints.index(name) for name in ("left_shoulder", "right_hip"))
     torso = np.linalg.norm(people.keypoints[:, shoulder] - people.keypoints[:, hip], axis=1)
@@ -67,28 +70,19 @@ def torso_distances(keypoints, people):
     return distance, (people.visible > 0) & measured[:, None]
 
 
-def _figures(right, counted, skeleton, head):
-    """The share of right among counted (P, K), per cent: the mean over each group's joints, and over all joints."""
-    figures = {}
+def _shares(right, counted, skeleton, head):
+    """Return the share of right among counted (P, K), per cent: the mean over each group's joints, and over all joints.
+
+    head: the names of the joints of the group "Head"
+    """
+    shares = {}
     for group in GROUPS:
         names = head if group == "Head" else [f"{side}_{group.lower()}" for side in ("left", "right")]
         joints = [skeleton.keypoints.index(name) for name in names]
-        shares = [_share(right[:, joint], counted[:, joint]) for joint in joints if counted[:, joint].any()]
-        figures[group] = float(np.mean(shares)) if shares else 0.0
-    return figures | {"Mean": _share(right, counted)}
+        of_joints = [_share(right[:, joint], counted[:, joint]) for joint in joints if counted[:, joint].any()]
+        shares[group] = float(np.mean(of_joints)) if of_joints else 0.0
+    return shares | {"Mean": _share(right, counted)}
 
 
 def _share(right, counted):
     return float(100 * (right & counted).sum() / max(1, counted.sum()))
-
-
-def resampled_share(right, counted, pictures, counts):
-    """The share of right among counted (P, K), per cent, where everybody in picture i counts counts[:, i] times.
-
-    pictures: (P,), each person's picture, from 0; counts: (draws, I) -> (draws,), NaN where there is nobody to count
-    """
-    pictures_right, pictures_counted = (
-        np.bincount(pictures, joints.sum(axis=1), counts.shape[1]) for joints in (right & counted, counted)
-    )
-    with np.errstate(invalid="ignore"):
-        return 100 * (counts @ pictures_right) / (counts @ pictures_counted)

@@ -1,95 +1,136 @@
-"""How right keypoints are, in the terms of each data set."""
+"""One protocol per data set: accuracy, diagnosis and bootstrap in the terms of the data set's authors."""
 
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from rsnlib.data.readers import annotations_path
-from rsnlib.metrics.bootstrap import resample
-from rsnlib.metrics.coco import coco_ap, coco_matches, coco_results, keypoints_of, resampled_ap
-from rsnlib.metrics.errors import (
-    ERRORS,
-    PCK_ERRORS,
-    errors_by_keypoint,
-    keypoint_errors,
-    pck_errors,
-    pck_gains,
-    repair_gains,
-)
-from rsnlib.metrics.groups import ap_by_group, pck_by_group
-from rsnlib.metrics.pck import PCK_WITHIN, PCKH_WITHIN, head_distances, pck, pckh, resampled_share, torso_distances
+from rsnlib.metrics.bootstrap import resample, resampled_ap, resampled_share
+from rsnlib.metrics.coco import METRICS, coco_ap, coco_matches, coco_results, keypoints_of
+from rsnlib.metrics.errors import errors_by_keypoint, keypoint_errors, repair_gains
+from rsnlib.metrics.groups import ap_by_group, count_groups, person_groups
+from rsnlib.metrics.pck import GROUPS, PCK_WITHIN, PCKH_WITHIN, head_distances, pck, pckh, torso_distances
 
 
-def accuracy(settings, root, people, keypoints, scores):
-    """The figures of a data set's own protocol: COCO's average precision (fractions), PCKh or PCK (per cent).
+@dataclass(frozen=True)
+class Protocol:
+    """The judgement of predicted keypoints by one data set's rules.
 
-    settings: config.Dataset; root: the folder that settings.root is relative to
-    people: People of the validation split; keypoints: (P, K, 2) in picture pixels, scores: (P, K)
+    accuracy(people, keypoints, scores, ground_truth) returns every metric, {name: number}
+    diagnose(people, results, ground_truth) returns three data frames behind `metric`: "errors", the share of each kind
+        of error by keypoint; "gains", the gain of `metric` from repairing each kind; "groups", `metric` by group
+    resample(people, results, ground_truth) returns `metric` on resampled pictures, (draws,), in its own unit
+
+    people: P ground-truth People, for `accuracy` those predicted (in a detector's boxes, perhaps)
+    keypoints: (P, K, 2) in picture pixels, scores: (P, K), predicted
+    results: a list in COCO's results format; for MPII and LSP one result per person, in the order of `people`
+    ground_truth: the path of COCO's annotations (JSON) or of MPII's ground truth (gt_valid.mat); None for LSP
     """
-    folder = Path(root) / settings.root
-    if settings.reader == "coco":
+
+    metric: str  # by which runs are compared
+    columns: tuple[str, ...]  # of a results table
+    per_cent: int  # factor from a metric to per cent
+    unit: str  # behind a metric's name on an axis
+    description: str  # of the metrics, for a caption
+    variants: tuple[str, ...]  # the metrics by which ways of evaluating are compared
+    published: str | None  # the CSV of published numbers in rsnlib/report
+
+
+class AveragePrecision(Protocol):
+    """COCO: average precision and recall by object keypoint similarity, fractions. Kinds of errors are those of
+    `keypoint_errors`; people are grouped by size, by what is hidden and by what lies in others' boxes."""
+
+    def accuracy(self, people, keypoints, scores, ground_truth):
         results = coco_results(people.image_ids, keypoints, scores, people.scores, categories=people.categories)
-        return coco_ap(results, annotations_path(folder, "coco", settings.splits["val"]), people.skeleton)
-    if settings.reader == "mpii":
-        return pckh(keypoints[np.argsort(people.ids)], folder / "annot" / "gt_valid.mat")
-    return pck(keypoints, people)
+        return coco_ap(results, ground_truth, people.skeleton)
 
+    def diagnose(self, people, results, ground_truth):
+        return {
+            "errors": errors_by_keypoint(keypoint_errors(results, people), people.skeleton),
+            "gains": repair_gains(results, people, ground_truth),
+            "groups": ap_by_group(results, people, ground_truth),
+        }
 
-def diagnose(settings, root, people, results):
-    """What lies behind a run's figure, AP or Mean (`headline`): three data frames, {"errors", "gains", "groups"}.
-
-    errors: how often each keypoint is good and wrong in each way (`errors_by_keypoint`)
-    gains: what repairing each kind of error would bring (`repair_gains`, `pck_gains`)
-    groups: the figure of some people among all (`ap_by_group`, `pck_by_group`)
-
-    In COCO's format the kinds of errors are those of `keypoint_errors`, and people are grouped by size and by how much
-    of them is hidden or in others' boxes. By PCK (mpii, lsp, lspet) the kinds are those of `pck_errors`, of everyone
-    whom the protocol counts, and people are grouped by size alone.
-
-    settings, root: as for `accuracy`
-    people: the true People of the validation split; results: a list in COCO's results format, by PCK in their order
-    """
-    folder = Path(root) / settings.root
-    if settings.reader == "coco":
-        annotations = annotations_path(folder, "coco", settings.splits["val"])
-        errors, kinds = keypoint_errors(results, people), ERRORS
-        gains, groups = repair_gains(results, people, annotations), ap_by_group(results, people, annotations)
-    else:
-        keypoints, kinds = keypoints_of(results, len(people.skeleton)), PCK_ERRORS
-        if settings.reader == "mpii":
-            order = np.argsort(people.ids)  # as in the ground truth
-            keypoints, people = keypoints[order], people.take(order)
-            distances = partial(head_distances, ground_truth=folder / "annot" / "gt_valid.mat")
-            errors = pck_errors(distances, keypoints, people, PCKH_WITHIN)
-        else:
-            errors = pck_errors(partial(torso_distances, people=people), keypoints, people, PCK_WITHIN)
-        gains, groups = pck_gains(errors), pck_by_group(errors, people)
-    return {"errors": errors_by_keypoint(errors, people.skeleton, kinds), "gains": gains, "groups": groups}
-
-
-def headline(reader):
-    """The figure by which runs on a data set are compared."""
-    return "AP" if reader == "coco" else "Mean"
-
-
-def resampled_headline(settings, root, people, results):
-    """The `headline` of a run on resampled pictures (metrics.bootstrap), (draws,), in the unit of `accuracy`.
-
-    settings, root and people: as for `accuracy`; results: the run's predictions in COCO's results format, people of
-    other formats than COCO's in the order of `people`
-    """
-    folder = Path(root) / settings.root
-    if settings.reader == "coco":
-        matches = coco_matches(results, annotations_path(folder, "coco", settings.splits["val"]), people.skeleton)
+    def resample(self, people, results, ground_truth):
+        matches = coco_matches(results, ground_truth, people.skeleton)
         return resampled_ap(matches, resample(len(matches[0].people)))
-    keypoints = keypoints_of(results, len(people.skeleton))
-    images, pictures = np.unique(people.image_ids, return_inverse=True)
-    if settings.reader == "mpii":
-        order = np.argsort(people.ids)
-        distance, counted = head_distances(keypoints[order], folder / "annot" / "gt_valid.mat")
-        right, pictures = distance <= PCKH_WITHIN, pictures[order]
-    else:
+
+
+class CorrectKeypoints(Protocol):
+    """MPII and LSP: percentage of correct keypoints. Every keypoint that counts is good, a mirror swap (right for its
+    mirror image) or a miss; people are grouped by size alone.
+
+    `right` returns the keypoints (P, K, 2) that are right and those that count, both (P, K) bool.
+    """
+
+    def diagnose(self, people, results, ground_truth):
+        keypoints, people = _in_order(keypoints_of(results, len(people.skeleton)), people)
+        mirrored, kinds = people.skeleton.mirrored, ["mirror swap", "miss"]
+        good, counted = self.right(keypoints, people, ground_truth)
+        swapped = np.logical_and(*self.right(keypoints[:, mirrored], people, ground_truth))[:, mirrored]
+        error = np.select([good, swapped], ["good", kinds[0]], kinds[1])[counted]
+        errors = pd.DataFrame({"keypoint": np.nonzero(counted)[1], "error": error})
+
+        shares = pd.Series(error).value_counts(normalize=True).reindex(["good", *kinds], fill_value=0)
+        gains = shares[kinds].rename_axis("error").rename("share").reset_index()
+        gains = gains.assign(Mean=100 * (shares["good"] + gains["share"]), gain=100 * gains["share"])
+
+        sizes = person_groups(people)[["pixels"]]
+        groups = count_groups(sizes)
+        size = sizes["pixels"].to_numpy()[np.nonzero(counted)[0]]
+        means = [good[counted].mean(), *(good[counted][size == name].mean() for name in groups["group"][1:])]
+        groups = groups.assign(Mean=100 * np.array(means))
+        return {"errors": errors_by_keypoint(errors, people.skeleton, kinds), "gains": gains, "groups": groups}
+
+    def resample(self, people, results, ground_truth):
+        keypoints, people = _in_order(keypoints_of(results, len(people.skeleton)), people)
+        images, pictures = np.unique(people.image_ids, return_inverse=True)
+        return resampled_share(*self.right(keypoints, people, ground_truth), pictures, resample(len(images)))
+
+
+class PCKh(CorrectKeypoints):
+    """MPII: PCKh at half a head."""
+
+    def accuracy(self, people, keypoints, scores, ground_truth):
+        return pckh(_in_order(keypoints, people)[0], ground_truth)
+
+    def right(self, keypoints, people, ground_truth):
+        distance, counted = head_distances(keypoints, ground_truth)
+        return distance <= PCKH_WITHIN, counted
+
+
+class PCK(CorrectKeypoints):
+    """LSP and LSPET: PCK at a fifth of the torso."""
+
+    def accuracy(self, people, keypoints, scores, ground_truth):
+        return pck(keypoints, people)
+
+    def right(self, keypoints, people, ground_truth):
         distance, counted = torso_distances(keypoints, people)
-        right = distance <= PCK_WITHIN
-    return resampled_share(right, counted, pictures, resample(len(images)))
+        return distance <= PCK_WITHIN, counted
+
+
+def _in_order(keypoints, people):
+    """Return keypoints (P, K, 2) and People in the order of the people's ids, which is that of MPII's ground truth."""
+    order = np.argsort(people.ids)
+    return keypoints[order], people.take(order)
+
+
+COCO_AP = AveragePrecision(
+    metric="AP",
+    columns=METRICS,
+    per_cent=100,
+    unit="",
+    description="Average precision and recall by object keypoint similarity",
+    variants=("AP", "AP75"),
+    published="published.csv",
+)
+MEAN = {"metric": "Mean", "columns": (*GROUPS, "Mean"), "per_cent": 1, "unit": " (%)", "variants": ("Mean",)}
+MPII_PCKH = PCKh(**MEAN, description="Correct keypoints", published="published_mpii.csv")
+LSP_PCK = PCK(**MEAN, description="Correct keypoints", published=None)
+PROTOCOLS = {"coco": COCO_AP, "mpii": MPII_PCKH, "lsp": LSP_PCK, "lspet": LSP_PCK}
+
+
+def protocol(reader):
+    """Return the `Protocol` of a data set's reader: "coco", "mpii", "lsp" or "lspet"."""
+    return PROTOCOLS[reader]

@@ -1,4 +1,6 @@
-"""Drawings of people and of data sets: skeletons on crops and pictures, left in blue, right in orange."""
+"""Skeletons on crops and pictures: left in blue, right in orange."""
+
+from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,17 +9,11 @@ from matplotlib.collections import LineCollection
 
 SIDES = {"left": "#0072B2", "right": "#E69F00", "middle": "#F0F0F0"}
 
-INK = {"left": "#0072B2", "right": "#B87F00", "middle": "#555555"}  # the sides on white: the darker, to be read
-
-PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
-
-MARKERS = "osD^vPX"
-
 
 def draw_skeleton(axes, keypoints, visible, skeleton, width=2.0):
-    """Limbs and keypoints on `axes`: left blue, right orange, hidden keypoints as rings.
+    """Draw limbs and keypoints on `axes`: left blue, right orange, hidden keypoints as rings.
 
-    keypoints: (K, 2) in the axes' pixels; visible: (K,), those with 0 are left out
+    keypoints: (K, 2) in the axes' pixels; visible: (K,), 2 visible, 1 hidden, 0 not drawn
     """
     keypoints, visible = np.asarray(keypoints), np.asarray(visible)
     limbs = [(a, b) for a, b in skeleton.limbs if visible[a] > 0 and visible[b] > 0]
@@ -25,48 +21,45 @@ def draw_skeleton(axes, keypoints, visible, skeleton, width=2.0):
     segments = [keypoints[[a, b]] for a, b in limbs]
     axes.add_collection(LineCollection(segments, colors="black", linewidths=width + 1, alpha=0.4))
     axes.add_collection(LineCollection(segments, colors=colors, linewidths=width))
-    for flag, face in ((2, True), (1, False)):
+    for flag in (2, 1):
         points = np.flatnonzero(visible == flag)
-        edge = [SIDES[skeleton.side(point)] for point in points]
-        axes.scatter(
-            *keypoints[points].T,
-            s=7 * width,
-            zorder=3,
-            edgecolors=edge,
-            facecolors=edge if face else "none",
-            linewidths=1,
-        )
+        edges = [SIDES[skeleton.side(point)] for point in points]
+        faces = edges if flag == 2 else "none"
+        axes.scatter(*keypoints[points].T, s=7 * width, zorder=3, edgecolors=edges, facecolors=faces, linewidths=1)
 
 
 def limb_side(skeleton, a, b):
-    """'left', 'right' or 'middle': where the limb between two keypoints belongs."""
+    """Return the side of the limb between the keypoints a and b: "left", "right" or "middle"."""
     sides = {skeleton.side(a), skeleton.side(b)} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 
 
+def names_of(skeleton):
+    """Return the keypoints' names as a person writes them."""
+    return [name.replace("_", " ") for name in skeleton.keypoints]
+
+
 def people_grid(crops, keypoints, visible, skeleton, titles=None, columns=8):
-    """Crops (N, H, W, 3) with skeletons: keypoints (N, K, 2) in the crop, visible (N, K)."""
-    figure, grid = _grid(len(crops), columns, crops[0].shape[0] / crops[0].shape[1])
-    for index, (axes, crop) in enumerate(zip(grid, crops, strict=False)):
-        _picture(axes, crop)
-        draw_skeleton(axes, keypoints[index], visible[index], skeleton, width=1.3)
-        if titles is not None:
-            axes.set_title(titles[index], fontsize=8)
+    """Draw a grid of crops (N, H, W, 3) with skeletons.
+
+    keypoints: (N, K, 2) in crop pixels; visible: (N, K), as for `draw_skeleton`; titles: N strings
+    """
+    figure, grid = panel_grid(len(crops), columns, crop_panel(crops[0]))
+    for axes, crop, points, flags, title in zip(grid, crops, keypoints, visible, titles or [""] * len(crops)):
+        show_picture(axes, crop)
+        draw_skeleton(axes, points, flags, skeleton, width=1.3)
+        axes.set_title(title, fontsize=8)
     return figure
 
 
 def poses_in_pictures(pictures, skeleton, title):
-    """Pictures with everyone's predicted skeleton and box.
+    """Draw pictures with the predicted skeleton and box of everybody in them.
 
-    pictures: image (H, W, 3), keypoints (P, K, 2) and boxes (P, 4) of each
+    pictures: (image (H, W, 3), keypoints (P, K, 2), boxes (P, 4)) of each, pixels
     """
-    columns = min(2, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), squeeze=False, layout="constrained")
-    for axes in grid.flat[len(pictures) :]:
-        axes.set_visible(False)
-    for axes, (image, keypoints, boxes) in zip(grid.flat, pictures):
-        _picture(axes, image)
+    figure, grid = panel_grid(len(pictures), 2, (5, 4.2))
+    for axes, (image, keypoints, boxes) in zip(grid, pictures):
+        show_picture(axes, image)
         for points, (x, y, width, height) in zip(keypoints, boxes):
             draw_skeleton(axes, points, np.full(len(skeleton), 2), skeleton)
             axes.add_patch(plt.Rectangle((x, y), width, height, fill=False, color="white", linewidth=1))
@@ -74,74 +67,47 @@ def poses_in_pictures(pictures, skeleton, title):
     return figure
 
 
-def keypoint_visibility(summary):
-    """How often each keypoint is visible and hidden; `summary` as rsnlib.data.readers.summary gives it."""
-    figure, axes = plt.subplots(figsize=(8, 0.24 * len(summary) + 1), layout="constrained")
-    names = summary["keypoint"].str.replace("_", " ")
-    axes.barh(names, summary["visible"], color=PALETTE[0], label="visible")
-    axes.barh(names, summary["hidden"], left=summary["visible"], color=PALETTE[4], label="hidden, labelled")
-    axes.invert_yaxis()
-    axes.set_xlabel("people")
-    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    return figure
-
-
-def box_sizes(people):
-    """How large people are in their pictures; `people` is {split: People}."""
-    figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-    heights = {split: found.boxes[:, 3] for split, found in people.items()}
-    edges = np.histogram_bin_edges(np.concatenate(list(heights.values())), 30)
-    for color, (split, values) in zip(PALETTE, heights.items(), strict=False):
-        axes.hist(
-            values, edges, weights=np.full(len(values), 100 / len(values)), histtype="step", color=color, label=split
-        )
-    axes.set_xlabel("box height (pixels)")
-    axes.set_ylabel("share of people (%)")
-    axes.legend(frameon=False)
-    return figure
-
-
 def predictions(rows, skeleton):
-    """The truth and the prediction of people side by side, a row a kind of people.
+    """Draw the ground truth and the prediction of people side by side, one row per kind of people.
 
-    rows: {kind: [(crop (H, W, 3), true keypoints (K, 2) in it, visible (K,), predicted keypoints (K, 2), title)]}
+    rows: {kind: [(crop (H, W, 3), true keypoints (K, 2), visible (K,), predicted keypoints (K, 2), title)]}, keypoints
+        in crop pixels, as many people of each kind
     """
-    columns = max(map(len, rows.values()))
-    height, width = next(iter(rows.values()))[0][0].shape[:2]
-    size = 2.7 * columns + 0.4, (1.3 * height / width + 0.3) * len(rows) + 0.3
-    figure, grid = plt.subplots(len(rows), 2 * columns, figsize=size, squeeze=False, layout="constrained")
-    for axes in grid.flat:
-        axes.set_visible(False)
-    for line, (kind, people) in zip(grid, rows.items()):
-        for column, (crop, truth, visible, predicted, title) in enumerate(people):
-            for axes, keypoints in zip(line[2 * column :], (truth, predicted)):
-                axes.set_visible(True)
-                _picture(axes, crop)
-                draw_skeleton(axes, keypoints, np.where(visible > 0, 2, 0), skeleton, width=1.5)
-            line[2 * column].set_title("truth", fontsize=8)
-            line[2 * column + 1].set_title(title, fontsize=8)
-        line[0].set_ylabel(kind)
+    pictures = []
+    for crop, truth, visible, predicted, title in chain(*rows.values()):
+        shown = np.where(visible > 0, 2, 0)
+        pictures += [(crop, truth, shown, "truth"), (crop, predicted, shown, title)]
+    crops, keypoints, visible, titles = zip(*pictures)
+    columns = len(pictures) // len(rows)
+    figure = people_grid(crops, keypoints, visible, skeleton, titles, columns)
+    for axes, kind in zip(figure.axes[::columns], rows):
+        axes.set_ylabel(kind)
     return figure
 
 
-def names_of(skeleton):
-    """Its keypoints' names as a person writes them."""
-    return [name.replace("_", " ") for name in skeleton.keypoints]
-
-
-def _picture(axes, image, **options):
+def show_picture(axes, image, **options):
+    """Show an image on `axes`, without ticks or spines. options: of imshow"""
     axes.imshow(image, **options)
     axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     sns.despine(ax=axes, left=True, bottom=True)
 
 
-def _grid(count, columns, aspect):
-    """A figure of `count` axes for pictures of height / width `aspect`, the unused ones hidden."""
+def crop_panel(crop):
+    """Return the inches, (width, height), of the panel for a small crop (H, W, 3) and its title."""
+    return 1.35, 1.35 * crop.shape[0] / crop.shape[1] + 0.2
+
+
+def panel_grid(count, columns, panel, **options):
+    """Return a figure and its `count` axes in rows of at most `columns`; panel: inches, (width, height), of each."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(1.35 * columns, (1.35 * aspect + 0.2) * rows), squeeze=False, layout="constrained"
-    )
+    size = panel[0] * columns, panel[1] * rows
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+    return figure, first_axes(grid, count)
+
+
+def first_axes(grid, count):
+    """Return the first `count` axes of a grid, and hide the others."""
     for axes in grid.flat[count:]:
         axes.set_visible(False)
-    return figure, grid.flat[:count]
+    return grid.flat[:count]
