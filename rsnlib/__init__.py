@@ -1,28 +1,35 @@
-"""Residual Steps Network for multi-person pose estimation: networks, training, evaluation, tables and figures."""
+"""Residual Steps Network for multi-person pose estimation: networks, training, evaluation, tables and figures.
 
-from rsnlib.apps.onnx import export_onnx
-from rsnlib.data.targets import heatmap_targets
-from rsnlib.errors import UserError
-from rsnlib.fast.folded import fuse
-from rsnlib.inference.decode import decode_heatmaps
-from rsnlib.inference.predict import predict
-from rsnlib.metrics import coco_ap, pckh
-from rsnlib.models.checkpoints import load_checkpoint, load_model, save_checkpoint, save_model
-from rsnlib.models.zoo import create_model, list_models
+Names are imported when they are first used: a stage, or a machine that only trains, loads no more than it needs.
+"""
 
-__all__ = [
-    "UserError",
-    "coco_ap",
-    "create_model",
-    "decode_heatmaps",
-    "export_onnx",
-    "fuse",
-    "heatmap_targets",
-    "list_models",
-    "load_checkpoint",
-    "load_model",
-    "pckh",
-    "predict",
-    "save_checkpoint",
-    "save_model",
-]
+import importlib
+
+HOMES = {
+    "UserError": "errors",
+    "coco_ap": "metrics",
+    "create_model": "models.zoo",
+    "decode_heatmaps": "inference.decode",
+    "export_onnx": "apps.onnx",
+    "fuse": "fast",
+    "heatmap_loss": "training.losses",
+    "heatmap_targets": "data.targets",
+    "list_models": "models.zoo",
+    "load_checkpoint": "models.checkpoints",
+    "load_model": "models.checkpoints",
+    "pckh": "metrics",
+    "predict": "inference.predict",
+    "save_checkpoint": "models.checkpoints",
+    "save_model": "models.checkpoints",
+}
+__all__ = sorted(HOMES)
+
+
+def __getattr__(name):
+    if name not in HOMES:
+        raise AttributeError(f"module 'rsnlib' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"rsnlib.{HOMES[name]}"), name)
+
+
+def __dir__():
+    return __all__

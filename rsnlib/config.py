@@ -1,10 +1,12 @@
-"""params.yaml as frozen dataclasses: the only configuration there is. A wrong or unknown key is an error naming it."""
+"""params.yaml as frozen dataclasses: the only configuration. A wrong, old or unknown key is an error that names it."""
 
+import dataclasses
 import json
 import math
-from dataclasses import field, fields, replace
+import re
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import AfterValidator, Field
@@ -13,11 +15,22 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from rsnlib.data.geometry import LONGEST_SIDE
+from rsnlib.data.readers import READERS
 from rsnlib.data.skeletons import SKELETONS, Skeleton
 from rsnlib.errors import UserError
+from rsnlib.models.zoo import LONGEST_SIDE, ZOO, Architecture, parse_architecture
 
-LONGEST = 10**6  # characters and values of settings
+LONGEST_FILE = 10**6  # characters of params.yaml, its aliases written out
+
+# keys of earlier versions (regular expressions) and what to write today
+RENAMED = {
+    r"models": "a model is a line of an ablation, or of model_lists, or of run.models",
+    r"datasets\.[^.]+\.schedule": "is called `recipe` now",
+    r"datasets\.[^.]+\.recipe\.(epochs|iterations)": "is called `length` now: {epochs: 8} or {iterations: 96000}",
+    r"datasets\.[^.]+\.enlarge": "is called `margin` now",
+    r"train\.epochs": "is gone: set the recipe's `length`, as in datasets.demo.recipe.length.epochs",
+    r"evaluate\.detections": "is a key of each data set now: `detections: none`, or a file below the data set's root",
+}
 
 
 def _odd(number):
@@ -26,9 +39,9 @@ def _odd(number):
     return number
 
 
-def _once(names):
+def _once(names, key=""):
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"more than once: {', '.join(twice)}")
+        raise ValueError(f"{key}more than once: {', '.join(twice)}")
     return names
 
 
@@ -39,64 +52,45 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Odd = Annotated[int, Field(ge=1, le=255), AfterValidator(_odd)]
-Depth = Annotated[int, Field(ge=1, le=100)]
-Enlargement = Annotated[float, Field(gt=-1, le=10)]
-RandomEnlargement = Annotated[float, Field(ge=0, le=10)]
+Growth = Annotated[float, Field(gt=-1, le=10)]
+RandomGrowth = Annotated[float, Field(ge=0, le=10)]
 Kernels = tuple[Odd, Odd, Odd, Odd, Odd]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]  # part of file names; DVC splits at dots
-Names = Annotated[tuple[Name, ...], AfterValidator(_once)]
+Lines = dict[Name, dict[str, Any]]  # models by name; see `Params.model`
 
 
 @dataclass(config=strict)
-class Architecture:
-    """What tells one network from another.
+class Training:
+    """Variation of a network's training by an ablation.
 
-    block: what fills the residual blocks
-    depths: blocks in each of the four down levels
-    stages: how many U-shaped stages follow one another
-    expansion: a level's output channels over its base width (64, 128, 256, 512)
-    branches: of a Res2Net or residual steps block
-    branch_width: of one branch in 64ths of the block's input ("input") or the level's base width ("base")
-    attention: what refines heatmaps: None, "prm" (the paper's), "prm-mmpose", "se" or "cbam"
-    attention_at: "last", the last stage's finest head, as in the paper, or "every" head, as in MMPose
-    cross_stage: whether a stage also sees the features of the one before at each level, added to its own
+    input_size: "own", the data set's, or a name among its more_input_sizes
+    kernels: of the target heatmaps, in cells whatever the input size; "own": the data set's
+    intermediate_supervision: true: every head learns; false: the last stage's finest alone
+    hard_keypoints: number of each person's worst keypoints that the finest heads learn, or "all"
     """
 
-    block: Literal["bottleneck", "res2net", "residual_steps"] = "residual_steps"
-    depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 2)
-    stages: Annotated[int, Field(ge=1, le=8)] = 1
-    expansion: Annotated[int, Field(ge=1, le=8)] = 1
-    branches: Annotated[int, Field(ge=2, le=6)] = 4
-    branch_width: Annotated[int, Field(ge=1, le=64)] = 26
-    width_of: Literal["input", "base"] = "input"
-    attention: Literal["prm", "prm-mmpose", "se", "cbam"] | None = None
-    attention_at: Literal["last", "every"] = "last"
-    cross_stage: bool = True
-
-
-@dataclass(config=strict)
-class Model(Architecture):
-    """A line of `models`: an architecture and, where an ablation varies it, how it is trained.
-
-    input_size: one of the data set's more_input_sizes, by its name; None: the data set's own
-    kernels: of the target heatmaps, in cells whatever the input size; None: the data set's
-    intermediate_supervision: whether every head learns, or the last stage's finest alone
-    hard_keypoints: how many of a person's worst keypoints the finest heads learn; None: every one
-    """
-
-    input_size: Name | None = None
-    kernels: Kernels | None = None
+    input_size: Name = "own"
+    kernels: Kernels | Literal["own"] = "own"
     intermediate_supervision: bool = True
-    hard_keypoints: Count | None = 8
+    hard_keypoints: Count | Literal["all"] = 8
 
     @property
-    def architecture(self):
-        return Architecture(**{f.name: getattr(self, f.name) for f in fields(Architecture)})
+    def mined_keypoints(self):
+        """hard_keypoints as rsnlib.training.losses takes them: None for all."""
+        return None if self.hard_keypoints == "all" else self.hard_keypoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network and the variation of its training."""
+
+    architecture: Architecture
+    training: Training
 
 
 @dataclass(config=strict)
 class Augmentation:
-    """How training crops vary. Enlargements are fractions of width and height, added to 1.
+    """Variation of training crops. Enlargements are fractions of width and height, added to 1.
 
     enlarge: always; random_enlarge: at most, uniformly
     half_body: probability of a crop of the upper or lower body alone, where more than half_body_above keypoints are
@@ -106,11 +100,11 @@ class Augmentation:
     flip: probability of mirroring
     """
 
-    enlarge: tuple[Enlargement, Enlargement]
-    random_enlarge: tuple[RandomEnlargement, RandomEnlargement]
+    enlarge: tuple[Growth, Growth]
+    random_enlarge: tuple[RandomGrowth, RandomGrowth]
     half_body: Fraction
     half_body_above: int
-    half_body_enlarge: tuple[RandomEnlargement, RandomEnlargement]
+    half_body_enlarge: tuple[RandomGrowth, RandomGrowth]
     scale: tuple[Positive, Positive]
     rotation: Annotated[float, Field(ge=0, le=180)]
     rotation_probability: Fraction
@@ -118,109 +112,118 @@ class Augmentation:
 
 
 @dataclass(config=strict)
-class Schedule:
-    """How long and how fast: either epochs or iterations (of batch_size people), the other null. The learning rate
-    rises from warmup_factor of it in warmup iterations, then falls to zero, linearly."""
+class Recipe:
+    """Length and speed of a training.
+
+    length: {"epochs": number} or {"iterations": number}, of batch_size people
+    learning_rate: the peak, reached linearly from warmup_factor of it in warmup iterations, left linearly for zero
+    output_scale: see rsnlib.training.loop.make_optimizer
+    """
 
     batch_size: Count
-    epochs: Positive | None
-    iterations: Count | None
+    length: dict[Literal["epochs", "iterations"], Positive]
     learning_rate: Positive
     warmup: Annotated[int, Field(ge=0)]
     warmup_factor: Fraction
     output_scale: Positive
 
-    @pydantic.model_validator(mode="after")
-    def one_length(self):
-        if (self.epochs is None) == (self.iterations is None):
-            raise ValueError("give either epochs or iterations, and null for the other")
-        return self
+    @pydantic.field_validator("length")
+    @classmethod
+    def _one_length(cls, value):
+        if len(value) != 1:
+            raise ValueError("give either epochs or iterations")
+        if value.get("iterations", 1) % 1:
+            raise ValueError("iterations must be a whole number")
+        return value
 
 
 @dataclass(config=strict)
 class Dataset:
-    """One data set: how its files are read, cropped and learnt from.
+    """One data set: its files, its crops, and how networks learn from it and are judged on it.
 
-    splits: the reader's names of the training and validation people or, for reader coco, their files: annotations and
-        the folder images, below root
+    root: the folder; splits: the reader's names of the training and validation people or, for reader coco, their files:
+        annotations and the folder images, below root
+    skeleton: of the annotations: for reader coco a built-in skeleton or one of the section `skeletons`; else the
+        reader's own
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
     input_size: height and width of the crops; more_input_sizes: others, by names that models have as their input_size
     kernels: of the target heatmaps, coarse to fine, then the last stage's finest
-    enlarge: of the boxes in evaluation, fractions of width and height; blur: kernel of the decoder's Gaussian
-    skeleton: for reader coco, what the annotations are of: coco's (null) or one of the section `skeletons`
+    margin: of the boxes in evaluation, fractions of width and height; blur: kernel of the decoder's Gaussian
+    detections: "none": people are judged in their ground-truth boxes; or a detector's boxes, a COCO results JSON below
+        root (reader coco)
     """
 
-    reader: Literal["coco", "mpii", "lsp", "lspet"]
+    reader: str
     root: str
     splits: dict[Literal["train", "val"], str | tuple[Count, Count] | dict[Literal["annotations", "images"], str]]
+    skeleton: str
     unusable: Literal["stop", "leave out"]
     input_size: Size
     more_input_sizes: dict[Name, Size]
     kernels: Kernels
     augmentation: Augmentation
-    enlarge: tuple[Enlargement, Enlargement]
+    margin: tuple[Growth, Growth]
     blur: Odd
-    schedule: Schedule
-    skeleton: str | None = None
+    recipe: Recipe
+    detections: str
+
+    @pydantic.field_validator("reader")
+    @classmethod
+    def _known_reader(cls, value):
+        if value not in READERS:
+            raise ValueError(f"there is no such reader, only {', '.join(READERS)}")
+        return value
 
     @pydantic.field_validator("splits")
     @classmethod
-    def both(cls, value):
+    def _both_splits(cls, value):
         if set(value) != {"train", "val"}:
             raise ValueError("needs train and val")
         if any(isinstance(files, dict) and len(files) < 2 for files in value.values()):
             raise ValueError("the files of a split are annotations and images")
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _own_detections(self):
+        if self.detections != "none" and self.reader != "coco":
+            raise ValueError("detections: must be none; a detector's boxes are for data sets in COCO's format")
+        return self
+
 
 @dataclass(config=strict)
 class SkeletonDefinition:
-    """The skeleton of a data set in COCO's format, all of it by the keypoints' names.
+    """The skeleton of a data set in COCO's format, by the keypoints' names.
 
     keypoints: in the order of the annotations
     mirror: pairs that change places in a mirrored picture, the left one first
     limbs: pairs with a line between them
-    upper_body: what half-body augmentation tells from the rest
-    sigmas: one a keypoint, of object keypoint similarity: how far apart people place it, over the square root of the
-        area (COCO's: 0.025 an eye, 0.107 a hip)
+    upper_body: keypoints that half-body augmentation tells from the rest
+    sigmas: one per keypoint, of object keypoint similarity: the spread of annotators' clicks over the square root of
+        the area (COCO's: 0.025 for an eye, 0.107 for a hip)
     """
 
-    keypoints: tuple[Annotated[str, Field(min_length=1)], ...]
+    keypoints: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     mirror: tuple[tuple[str, str], ...]
     limbs: tuple[tuple[str, str], ...]
     upper_body: tuple[str, ...]
     sigmas: tuple[Positive, ...]
 
-    @pydantic.field_validator("keypoints")
-    @classmethod
-    def some(cls, value):
-        if not value:
-            raise ValueError("needs at least one")
-        return _once(value)
-
-    @pydantic.field_validator("mirror", "limbs", "upper_body")
-    @classmethod
-    def known(cls, value, info):
-        names = [name for entry in value for name in ([entry] if isinstance(entry, str) else entry)]
-        unknown = sorted(set(names) - set(info.data.get("keypoints", names)))  # absent where they are wrong themselves
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: not among the keypoints")
-        if info.field_name != "limbs":
-            _once(names)
-        elif any(first == second for first, second in value):
-            raise ValueError("a limb has two ends")
-        return value
-
-    @pydantic.field_validator("sigmas")
-    @classmethod
-    def one_each(cls, value, info):
-        count = len(info.data.get("keypoints", value))
-        if len(value) != count:
-            raise ValueError(f"must be {count}, one a keypoint, not {len(value)}")
-        return value
+    @pydantic.model_validator(mode="after")
+    def _by_known_names(self):
+        names = {"keypoints": self.keypoints, "mirror": sum(self.mirror, ()), "upper_body": self.upper_body}
+        for key, once in names.items():
+            _once(once, f"{key}: ")
+        for key, known in (names | {"limbs": sum(self.limbs, ())}).items():
+            if unknown := sorted(set(known) - set(self.keypoints)):
+                raise ValueError(f"{key}: {', '.join(unknown)}: not among the keypoints")
+        if any(first == second for first, second in self.limbs):
+            raise ValueError("limbs: a limb has two ends")
+        if len(self.sigmas) != len(self.keypoints):
+            raise ValueError(f"sigmas: must be {len(self.keypoints)}, one per keypoint, not {len(self.sigmas)}")
+        return self
 
     def skeleton(self, name):
-        """The Skeleton, keypoints by their index."""
+        """Return the Skeleton, keypoints by their index."""
         index = self.keypoints.index
         return Skeleton(
             name=name,
@@ -234,107 +237,134 @@ class SkeletonDefinition:
 
 @dataclass(config=strict)
 class Run:
-    """What `dvc repro` regenerates: every model on every data set from every seed."""
+    """Runs that `dvc repro` regenerates: every model on every data set from every seed."""
 
-    datasets: Names
-    models: Names
+    datasets: Annotated[tuple[Name, ...], AfterValidator(lambda names: _once(names))]
+    models: Lines
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
+
+    @pydantic.field_validator("models", mode="before")
+    @classmethod
+    def _no_list(cls, value):
+        if isinstance(value, list):
+            raise ValueError("is a mapping now: {rsn18: {}}, or ablations by their anchors, {<<: [*attention]}")
+        return value
 
 
 @dataclass(config=strict)
 class Train:
-    """What all trainings share. epochs goes before the data set's own schedule where it is not null; validations is how
-    often the accuracy is measured on the way; device_batch is how many people a device computes at a time, and over how
-    many batch norms take the mean; activation_checkpointing trades time for memory."""
+    """Settings that all trainings share.
 
-    epochs: Positive | None
+    precision: "auto" is bfloat16 where the hardware computes with it
+    validations: number of times that the validation accuracy is measured on the way
+    device_batch: people that a device computes at a time, and over whom batch norms take the mean
+    activation_checkpointing: true trades time for memory
+    """
+
     weight_decay: Annotated[float, Field(ge=0)]
     precision: Literal["auto", "float32", "bfloat16"]
     validations: Count
-    device_batch: Count = 32
-    activation_checkpointing: bool = False
+    device_batch: Count
+    activation_checkpointing: bool
 
 
 @dataclass(config=strict)
 class Evaluate:
-    """How every run is judged.
+    """Settings by which every run is judged.
 
     flip_test: average the heatmaps with those of the mirrored crop
     decoding: the paper's quarter of a cell, or DARK's second-order refinement
-    precision: what the networks compute in
-    nms: suppression by object keypoint similarity, for COCO's format, and its threshold; null: none, as in the paper
-    detections: for a data set in COCO's format, a detector's boxes to judge it on instead of the true ones: a COCO
-        results JSON below the data set's root
+    nms: suppression by object keypoint similarity, for COCO's format, and its threshold; "none", as in the paper
     """
 
     flip_test: bool
-    decoding: Literal["quarter", "dark"] = "quarter"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    nms: Literal["hard", "soft"] | None = None
-    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
-    detections: dict[Name, str] = field(default_factory=dict)
+    precision: Literal["float32", "bfloat16"]
+    decoding: Literal["quarter", "dark"]
+    nms: Literal["none", "hard", "soft"]
+    nms_threshold: Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(config=strict)
 class Params:
     """All of params.yaml.
 
-    model_lists: names for lists of models, for `run.models` to refer to
     ablations: models that a table compares, the first with each of the others
+    model_lists: other sets of models for `run.models` to name
+    recipes, augmentations: named by YAML anchors for data sets to refer to
     """
 
     run: Run
     datasets: dict[Name, Dataset]
-    models: dict[Name, Model]
     train: Train
     evaluate: Evaluate
-    skeletons: dict[Name, SkeletonDefinition] | None = field(default_factory=dict)
-    model_lists: dict[Name, Names] = field(default_factory=dict)
-    ablations: dict[Name, Annotated[Names, Field(min_length=2)]] = field(default_factory=dict)
+    ablations: dict[Name, Lines] = field(default_factory=dict)
+    model_lists: dict[Name, Lines] = field(default_factory=dict)
+    recipes: dict[Name, Recipe] = field(default_factory=dict)
+    augmentations: dict[Name, Augmentation] = field(default_factory=dict)
+    skeletons: dict[Name, SkeletonDefinition] = field(default_factory=dict)
 
-    @pydantic.field_validator("skeletons")
-    @classmethod
-    def none_yet(cls, value):
-        return value or {}
+    @property
+    def lines(self):
+        """Every model that the file names, {name: line}: of the run, else of the first ablation or list that has it."""
+        places = [self.run.models, *self.ablations.values(), *self.model_lists.values()]
+        return {name: line for lines in reversed(places) for name, line in lines.items()}
+
+    @property
+    def models(self):
+        """Every Model that the file names: {name: Model}."""
+        return {name: self.model(name) for name in self.lines}
+
+    def model(self, name):
+        """Return the Model of a name: a line of the file or, where there is none, a network of the zoo.
+
+        A line holds `network`, a name of the zoo (by default the model's own), and the fields of Architecture and of
+        Training that differ. Raises UserError where there is neither.
+        """
+        line = self.run.models[name] if name in self.run.models else self.lines.get(name)
+        if line is None and name not in ZOO:
+            raise UserError(f"params.yaml: run.models has no {name!r}; it has {', '.join(self.run.models)}")
+        return make_model(name, line or {}, f"params.yaml: {name}")
 
     def skeleton(self, settings):
-        """The Skeleton of a Dataset in COCO's format; None for other readers, which have their own."""
-        if settings.reader != "coco":
-            return None
-        name = settings.skeleton or "coco"
+        """Return the Skeleton of a Dataset."""
+        name = settings.skeleton
         return self.skeletons[name].skeleton(name) if name in self.skeletons else SKELETONS[name]
 
     def dataset(self, name, model=None):
-        """A data set's settings; with the name of a model, those that it is trained and judged with."""
-        settings = self._named("datasets", name)
+        """Return a data set's settings; with the name of a model, input_size is that of the model's crops."""
+        if name not in self.datasets:
+            raise UserError(f"params.yaml: datasets has no {name!r}; it has {', '.join(self.datasets)}")
+        settings = self.datasets[name]
         if model is None:
             return settings
-        size, kernels = self.model(model).input_size, self.model(model).kernels
-        sizes = {None: settings.input_size} | settings.more_input_sizes
+        size, sizes = self.model(model).training.input_size, {"own": settings.input_size} | settings.more_input_sizes
         if size not in sizes:
             raise UserError(
-                f"params.yaml: models.{model}.input_size is {size!r}, which datasets.{name}.more_input_sizes lacks"
+                f"params.yaml: run.models.{model}.input_size is {size!r}, which datasets.{name}.more_input_sizes lacks"
             )
-        return replace(settings, input_size=sizes[size], more_input_sizes={}, kernels=kernels or settings.kernels)
+        return replace(settings, input_size=sizes[size], more_input_sizes={})
 
-    def model(self, name):
-        """A line of `models`. Raises UserError where there is none of that name."""
-        return self._named("models", name)
 
-    def _named(self, section, name):
-        known = getattr(self, section)
-        if name not in known:
-            raise UserError(f"params.yaml: {section} has no {name!r}; it has {', '.join(known)}")
-        return known[name]
+def make_model(name, line, where):
+    """Return the Model that a line of params.yaml describes; `where` names the line in errors."""
+    network = line.get("network", name)
+    if network not in ZOO:
+        raise UserError(f"{where}: network {network!r} is unknown; known are {', '.join(ZOO)}")
+    own = {each.name for each in fields(Training)}
+    training = {key: value for key, value in line.items() if key in own}
+    shape = {key: value for key, value in line.items() if key not in own and key != "network"}
+    architecture = parse_architecture(asdict(ZOO[network]) | shape, f"{where}: ")
+    return Model(architecture, parse(Training, training, where))
 
 
 def run_name(model, seed):
-    """What the files of a run are called."""
+    """Return the name that the files of a run have."""
     return f"{model}-{seed}"
 
 
 def load_params(path=None):
-    """The parameters in `path`, by default params.yaml of the project."""
+    """Return the Params of the file `path`, by default params.yaml of the project. Raises UserError naming each key
+    that is wrong."""
     path = Path(path) if path else project_root() / "params.yaml"
     try:
         values = _read_yaml(path)
@@ -345,38 +375,54 @@ def load_params(path=None):
     except (YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     params = parse(Params, values, path)
-    lists = {"run.models": params.run.models}
-    lists |= {f"model_lists.{name}": models for name, models in params.model_lists.items()}
-    lists |= {f"ablations.{name}": models for name, models in params.ablations.items()}
-    for key, models in lists.items():
-        for model in models:
-            if model not in params.models:
-                raise UserError(f"{path}: {key}: models has no {model!r}; it has {', '.join(params.models)}")
+    _check_models(params, path)
+    _check_skeletons(params, path)
     for dataset in params.run.datasets:
-        params.dataset(dataset)
         for model in params.run.models:
             params.dataset(dataset, model)
-    for dataset in params.evaluate.detections:
-        if params.dataset(dataset).reader != "coco":
-            raise UserError(f"{path}: evaluate.detections.{dataset}: detections are for data sets in COCO's format")
-    _check_skeletons(params, path)
     return params
 
 
+def _check_models(params, path):
+    """Every line is a model, and an ablation compares at least two."""
+    groups = {f"ablations.{group}": lines for group, lines in params.ablations.items()}
+    lists = {f"model_lists.{group}": lines for group, lines in params.model_lists.items()}
+    for place, lines in ({"run.models": params.run.models} | groups | lists).items():
+        for name, line in lines.items():
+            make_model(name, line, f"{path}: {place}.{name}")
+        if place.startswith("ablations.") and len(lines) < 2:
+            raise UserError(f"{path}: {place}: needs two models at least, to compare")
+
+
+def _check_skeletons(params, path):
+    for name in SKELETONS:
+        if name in params.skeletons:
+            raise UserError(f"{path}: skeletons.{name}: is built in and stays as it is; choose another name")
+    for name, settings in params.datasets.items():
+        where, known = f"{path}: datasets.{name}.skeleton", [*SKELETONS, *params.skeletons]
+        own = READERS[settings.reader].skeleton or settings.skeleton
+        if settings.skeleton != own:
+            raise UserError(f"{where}: reader {settings.reader} has its own: {own}")
+        if settings.skeleton not in known:
+            raise UserError(f"{where}: there is no skeleton {settings.skeleton!r}, only {', '.join(known)}")
+        if not READERS[settings.reader].skeleton and params.skeleton(settings).sigmas is None:
+            raise UserError(f"{where}: {settings.skeleton} has no sigmas, by which predictions would be judged")
+
+
 def _read_yaml(path):
-    """What is in a YAML file, as DVC reads it. Raises ValueError where that is long: aliases of lists of aliases make a
-    few lines more than any memory holds."""
+    """Return the values of a YAML file, as DVC reads it. Raises ValueError where the file is long: aliases of lists of
+    aliases make a few lines more than any memory holds."""
     yaml = YAML(typ="safe", pure=True)
     root = yaml.compose(path)
     if root is None:
         return None
-    if (length := _length(root, {})) > LONGEST:
-        raise ValueError(f"with its aliases written out it has {length:,} characters, more than {LONGEST:,}")
+    if (length := _length(root, {})) > LONGEST_FILE:
+        raise ValueError(f"with its aliases written out it has {length:,} characters, more than {LONGEST_FILE:,}")
     return yaml.constructor.construct_document(root)
 
 
 def _length(node, known):
-    """How long a YAML node is with its aliases written out: endless where it is in itself. known: {id: length}"""
+    """Return the length of a YAML node, aliases written out: infinite where it contains itself. known: {id: length}"""
     if id(node) not in known:
         known[id(node)] = math.inf
         parts = [part for pair in node.value for part in pair] if isinstance(node, MappingNode) else node.value
@@ -385,44 +431,32 @@ def _length(node, known):
     return known[id(node)]
 
 
-def _check_skeletons(params, path):
-    for name in SKELETONS:
-        if name in params.skeletons:
-            raise UserError(f"{path}: skeletons.{name}: is built in and stays as it is; choose another name")
-    for name, settings in params.datasets.items():
-        if settings.skeleton is None:
-            continue
-        where, known = f"{path}: datasets.{name}.skeleton", [*SKELETONS, *params.skeletons]
-        if settings.reader != "coco":
-            raise UserError(f"{where}: is for reader coco; reader {settings.reader} has its own")
-        if settings.skeleton not in known:
-            raise UserError(f"{where}: there is no skeleton {settings.skeleton!r}, only {', '.join(known)}")
-        if params.skeleton(settings).sigmas is None:
-            raise UserError(f"{where}: {settings.skeleton} has no sigmas, by which predictions would be judged")
-
-
 def parse(kind, values, where):
-    """`values` (mappings, lists and scalars) as the dataclass `kind`; a UserError says where each wrong key is."""
+    """Return `values` (mappings, lists, scalars) as the dataclass `kind`. Raises UserError naming each wrong key."""
     try:
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(values, default=str))
     except (TypeError, ValueError, RecursionError) as error:
         if not isinstance(error, pydantic.ValidationError):
             raise UserError(f"{where}: not plain settings, mappings of names to values ({error})") from None
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {_say(e)}" for e in error.errors()]
-        raise UserError(f"{where}: " + "; ".join(problems)) from None
+        raise UserError(f"{where}: " + "; ".join(map(_describe, error.errors()))) from None
 
 
-def _say(error):
-    """One of pydantic's errors in our words."""
+def _describe(error):
+    """Return one of pydantic's errors in the project's words."""
+    key = ".".join(map(str, error["loc"])) or "the file"
+    for pattern, today in RENAMED.items():
+        if error["type"] in ("unexpected_keyword_argument", "extra_forbidden") and re.fullmatch(pattern, key):
+            return f"{key}: {today}"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return "unknown key"
+        return f"{key}: unknown key"
     if error["type"] in ("missing", "missing_argument"):
-        return "is missing"
-    return f"{error['msg']} (it is {error['input']!r})"
+        return f"{key}: is missing"
+    given = repr(error["input"])
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}" + (f" (it is {given})" if len(given) < 100 else "")
 
 
 def project_root(start=None):
-    """The nearest folder from `start` (default: here) upwards that has a params.yaml."""
+    """Return the nearest folder from `start` (default: the current one) upwards that has a params.yaml."""
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "params.yaml").is_file():

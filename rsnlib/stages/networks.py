@@ -4,20 +4,32 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from rsnlib.config import Model, load_params, project_root
+from rsnlib.config import load_params
+from rsnlib.data.readers import READERS
 from rsnlib.data.skeletons import SKELETONS
 from rsnlib.files import fingerprint
-from rsnlib.metrics import headline
+from rsnlib.metrics import protocol
+from rsnlib.models.zoo import ZOO
 from rsnlib.report import cost
 from rsnlib.report.tables import published, write_table
-from rsnlib.stages.layout import code_fingerprint
+from rsnlib.stages.layout import results_path
+from rsnlib.stages.provenance import code_fingerprint
+
+
+def architectures():
+    """Return {name: Architecture} of the zoo and of the ablations' models that are networks of their own."""
+    params = load_params()
+    found = dict(ZOO)
+    for name in (name for lines in params.ablations.values() for name in lines):
+        architecture = params.model(name).architecture
+        if architecture not in found.values():
+            found[name] = architecture
+    return found
 
 
 def networks():
-    """Write the tables of what every network of params.yaml costs and how far its blocks see; returns both. Lines of
-    `models` that only train a network otherwise are left out."""
-    lines = load_params().models.items()
-    models = {name: line.architecture for name, line in lines if line == Model(**asdict(line.architecture))}
+    """Write the tables of the cost and of the receptive fields of every network; returns both."""
+    models = architectures()
     table = cost.networks(models)
     table = pd.DataFrame(
         {
@@ -31,18 +43,18 @@ def networks():
     )
     fields = cost.receptive_fields(models)
     fields.columns = [f"branch {name}" if isinstance(name, int) else name for name in fields.columns]
-    folder = project_root() / "results" / "networks"
     marks = fingerprint({name: asdict(model) for name, model in models.items()}), code_fingerprint("networks")
     made = "Fingerprints: parameters {}, code {}.".format(*marks)
-    text = f"Cost of every network of params.yaml for one person; published: the paper's GFLOPs. {made}"
-    write_table(table, folder, "networks", text, decimals=3)
+    text = f"Cost of every network for one person; published: the paper's GFLOPs. {made}"
+    write_table(table, results_path("networks"), "networks", text, decimals=3)
     text = f"Receptive fields, in cells of the block's input, that reach the end of each branch of a block. {made}"
-    write_table(fields, folder, "receptive-fields", text)
+    write_table(fields, results_path("networks"), "receptive-fields", text)
     return table, fields
 
 
 def untrained_fields(kinds):
-    """The same of untrained networks. kinds: a (block, branches) a row"""
+    """Return the effective receptive fields of untrained blocks, as heatmaps.effective_fields takes them. kinds:
+    (block, branches) of each"""
     fields = {}
     for block, branches in kinds:
         name = block.replace("_", " ") + (f"\n{branches} branches" if branches > 1 else "")
@@ -51,15 +63,13 @@ def untrained_fields(kinds):
 
 
 def published_costs(reader):
-    """The published validation accuracy of every network of params.yaml on a data set of that reader, against its cost:
-    a data frame with columns model, source, input, multiply_adds (G, counted here as for ours) and accuracy (%)."""
-    models = load_params().models
-    table = published(reader).query("split == 'val'").dropna(subset="input")
+    """Return the published validation accuracy of every network on a data set of that reader, against its cost: a data
+    frame with columns model, source, input, multiply_adds (G, counted as for ours) and accuracy (%)."""
+    models = architectures()
+    table = published(protocol(reader)).query("split == 'val'").dropna(subset="input")
     table = table[table["model"].isin(models.keys())]
+    keypoints = len(SKELETONS[READERS[reader].skeleton or "coco"])
     sizes = [tuple(map(int, size.split("x"))) for size in table["input"]]
-    keypoints = len(SKELETONS[reader])
-    counts = [
-        cost.cost(models[model].architecture, keypoints, size)[1] / 1e9 for model, size in zip(table["model"], sizes)
-    ]
-    table = table.assign(multiply_adds=counts).rename(columns={headline(reader): "accuracy"})
+    counts = [cost.cost(models[name], keypoints, size)[1] / 1e9 for name, size in zip(table["model"], sizes)]
+    table = table.assign(multiply_adds=counts).rename(columns={protocol(reader).metric: "accuracy"})
     return table[["model", "source", "input", "multiply_adds", "accuracy"]]

@@ -1,23 +1,29 @@
-"""Notebooks as stages: executed by papermill, kept for the site."""
+"""Notebooks as stages: executed by papermill, the executed copy kept for the site."""
 
+import re
 import signal
 import sys
 from pathlib import Path
 
+import nbformat
 import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 
 from rsnlib.config import project_root, run_name
 from rsnlib.errors import UserError
-from rsnlib.report.site import clean_notebook, made_by, notebooks_folder
+from rsnlib.files import whole_file
+from rsnlib.stages.layout import notebooks_path
+from rsnlib.stages.provenance import made_by
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run_notebook(name, parameters):
-    """Execute notebooks/<name>.ipynb with papermill: the executed copy goes to work/notebooks/, for the site.
+    """Execute notebooks/<name>.ipynb with papermill; the executed copy goes to work/notebooks/, for the site.
 
-    parameters: dataset where the notebook is about one, model and seed where it is about one run. Output appears on
-    the terminal as it comes. A UserError inside the notebook is raised here, with its message alone.
+    parameters: dataset where the notebook is about one, model and seed where the notebook is about one run
+    Output appears on the terminal as it comes. A UserError inside the notebook is raised here, with its message alone.
     """
     root = project_root()
     source = root / "notebooks" / f"{name}.ipynb"
@@ -27,12 +33,12 @@ def run_notebook(name, parameters):
     where = Path(parameters.get("dataset", ""), name)
     if "model" in parameters:
         where /= run_name(parameters["model"], parameters["seed"])
-    executed = notebooks_folder() / f"{where}.ipynb"
+    executed = notebooks_path(f"{where}.ipynb")
     executed.parent.mkdir(parents=True, exist_ok=True)
     stopped = []
 
     def stop(*received):
-        """Pass SIGTERM on to the kernel, which a training answers by keeping its state."""
+        """Pass SIGTERM on to the kernel, where a training answers by saving its checkpoint."""
         stopped.append(received)
         for child in psutil.Process().children():
             child.terminate()
@@ -65,3 +71,28 @@ def run_notebook(name, parameters):
     finally:
         signal.signal(signal.SIGTERM, before)
     clean_notebook(executed, made_by(name, parameters))
+
+
+def clean_notebook(path, about):
+    """Take out of an executed notebook what is of no interest to a reader or different each time: papermill's own cell,
+    progress bars, times, objects' addresses. Equal results leave equal bytes.
+
+    about: of `made_by`, kept in the notebook's metadata
+    """
+    notebook = nbformat.read(path, 4)
+    kept = {key: value for key, value in notebook.metadata.items() if key == "kernelspec"}
+    notebook.metadata = nbformat.from_dict(kept | {"rsnlib": about})
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        cell.metadata = nbformat.from_dict({})
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _is_a_result(output)]
+            for data in (output["data"] for output in cell.outputs if "text/plain" in output.get("data", {})):
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", data["text/plain"])
+    with whole_file(path, "w") as file:
+        nbformat.write(notebook, file)
+
+
+def _is_a_result(output):
+    return output.get("name") != "stderr" and WIDGET not in output.get("data", {})

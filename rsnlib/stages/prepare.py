@@ -8,36 +8,37 @@ import pandas as pd
 
 from rsnlib.config import load_params, project_root
 from rsnlib.data.augment import reach
+from rsnlib.data.batches import cut_crops
 from rsnlib.data.readers import read_people
 from rsnlib.data.store import write_crop_store
 from rsnlib.errors import UserError
-from rsnlib.stages.layout import crops_path, load_store
-from rsnlib.training.loop import cut_crops
+from rsnlib.stages.layout import crops_path
+from rsnlib.stages.stores import load_store
 
 
 def prepare(dataset):
     """Read a data set, check every file, write its crop stores; returns the people of each split, {split: People}."""
     params = load_params()
     settings = params.dataset(dataset)
-    how = settings.unusable, params.skeleton(settings)
     root = project_root()
     people = {}
     for split in ("train", "val"):
-        found = read_people(root / settings.root, settings.reader, settings.splits[split], *how)
+        given = settings.splits[split]
+        found = read_people(root / settings.root, settings.reader, given, settings.unusable, params.skeleton(settings))
         if not found.visible.any():
             raise UserError(f"params.yaml: datasets.{dataset}.splits.{split}: nobody in it has a labelled keypoint")
         # paths as the project sees them: the store is the same bytes wherever the project lies
         relative = [Path(image).relative_to(root).as_posix() for image in found.images]
         stored = replace(found, images=np.array(relative))
         far = reach(settings.augmentation) if split == "train" else None
-        for size, input_size in ({None: settings.input_size} | settings.more_input_sizes).items():
-            write_crop_store(crops_path(dataset, split, size), stored, input_size, settings.enlarge, far)
+        for size, input_size in ({"own": settings.input_size} | settings.more_input_sizes).items():
+            write_crop_store(crops_path(dataset, split, size), stored, input_size, settings.margin, far)
         people[split] = found
     return people
 
 
 def describe(people):
-    """What `prepare` found: a data frame, one row a split, and the people left out beneath, as a string a row."""
+    """Return what `prepare` found: a data frame, one row per split, and the people left out, as a string per row."""
     rows = [
         {
             "split": split,
@@ -53,8 +54,8 @@ def describe(people):
 
 
 def training_crops(dataset, people, variations):
-    """The first `people` of the training split in `variations` draws each, as training sees them: crops, keypoints
-    (N, K, 2) in them and visible (N, K)."""
+    """Return the first `people` of the training split in `variations` draws each, as training sees them: crops,
+    keypoints (N, K, 2) in the crops and visible (N, K)."""
     settings = load_params().dataset(dataset)
     store = load_store(dataset, "train")
     rows = np.repeat(np.arange(min(people, len(store))), variations)

@@ -1,99 +1,79 @@
-"""Stage `tables`: the metrics of all runs to tables."""
+"""Stage `tables`: what the runs on a data set reported to tables. Nothing here loads a network."""
 
-from dataclasses import asdict
+from dataclasses import replace
 
 import pandas as pd
 
 from rsnlib.config import load_params
-from rsnlib.data.store import CropStore
 from rsnlib.files import fingerprint, whole_file
-from rsnlib.report import cost
-from rsnlib.report.tables import (
-    ablation_caption,
-    ablation_table,
-    differences,
-    evaluation_caption,
-    evaluation_table,
-    origin,
-    results_caption,
-    results_table,
-    server_table,
-    write_table,
-)
-from rsnlib.stages.layout import (
-    code_fingerprint,
-    crops_path,
-    load_draws,
-    load_evaluation,
-    load_figures,
-    load_run,
-    results_path,
-    runs,
-)
-from rsnlib.training.loop import iterations
+from rsnlib.metrics import protocol
+from rsnlib.report import tables as report
+from rsnlib.stages.layout import results_path, runs
+from rsnlib.stages.results import load_draws, load_evaluation, load_metrics, load_report
 
 
 def tables(dataset):
-    """Write every table of a data set: its results, each group of `ablations` of which two models are run and what
-    these say in words, and the published results of its test people. Returns their Markdown, {title: text}."""
+    """Write every table of a data set: its results, each ablation of which two models are run and its verdicts in
+    words, the ways of evaluating, and the published results of its test people. Returns their Markdown, {title: text}.
+    """
     params = load_params()
-    settings, seeds, folder = params.dataset(dataset), len(params.run.seeds), results_path(dataset, "tables")
-    figures, draws, made = load_figures(dataset), load_draws(dataset), run_origin(dataset)
+    folder, seeds = results_path(dataset, "tables"), len(params.run.seeds)
+    metrics, draws = load_metrics(dataset), load_draws(dataset)
+    reports = [load_report(dataset, model, seed) for model, seed in runs(dataset)]
+    judge = protocol(params.dataset(dataset).reader)
+    if reports[0]["skeleton"] not in ("coco", "mpii"):  # nothing was published of other skeletons
+        judge = replace(judge, published=None)
+    made = runs_origin(dataset, reports)
 
-    table, text = results_table(figures, draws, dataset, settings), results_caption(settings, seeds, made)
-    written = {"Results": write_table(table, folder, "results", text)}
+    table = report.results_table(metrics, draws, dataset, judge)
+    text = report.results_caption(judge, seeds, made)
+    written = {"Results": report.write_table(table, folder, "results", text)}
 
+    costs = {row.model: (row.parameters, row.multiply_adds) for row in metrics.itertuples()}
     ablations = {}
-    for name, group in params.ablations.items():
-        models = [model for model in group if model in params.run.models]
+    for name, lines in params.ablations.items():
+        models = [model for model in lines if model in costs]
         if len(models) > 1:
-            costs = {model: run_cost(dataset, model) for model in models}
-            ablations[name] = ablation_table(figures, draws, models, costs, settings)
-    written["Differences"] = differences(ablations, dataset, settings.reader, seeds)
+            ablations[name] = report.ablation_table(metrics, draws, models, costs, judge)
+    written["Differences"] = report.differences(ablations, dataset, judge, seeds)
     with whole_file(folder / "differences.md", "w") as file:
         file.write(written["Differences"])
-    text = ablation_caption(settings, seeds, made)
+    text = report.ablation_caption(judge, seeds, made)
     formats = {"difference": "{:+z.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
     for name, table in ablations.items():
-        written[f"Ablation: {name}"] = write_table(table, folder, f"ablation-{name}", text, formats=formats)
+        written[f"Ablation: {name}"] = report.write_table(table, folder, f"ablation-{name}", text, formats=formats)
 
     variants = [
         load_evaluation(dataset, model, seed, "variants").assign(model=model, seed=seed)
         for model, seed in runs(dataset)
     ]
-    table = evaluation_table(pd.concat(variants, ignore_index=True), settings.reader)
-    written["Ways of evaluating"] = write_table(table, folder, "evaluation", evaluation_caption(made))
+    table = report.evaluation_table(pd.concat(variants, ignore_index=True), judge)
+    text = report.evaluation_caption(made)
+    written["Ways of evaluating"] = report.write_table(table, folder, "evaluation", text)
 
-    table = server_table(dataset, settings)
+    table = report.server_table(dataset, judge)
     if table is not None:
         text = "As published, per cent. Ours are missing: only the data set's own server can judge its test people."
-        written["Test people"] = write_table(table, folder, "test", text)
+        written["Test people"] = report.write_table(table, folder, "test", text)
     return written
 
 
-def run_cost(dataset, model):
-    """(parameters, multiply-adds) of a trained network, for one person."""
-    network = load_run(dataset, model, load_params().run.seeds[0])
-    return cost.cost(network.architecture, network.keypoints, network.input_size)
-
-
-def run_origin(dataset):
-    """What the runs on a data set were made of, in words (tables.origin)."""
-    params = load_params()
-    settings = params.dataset(dataset)
-    stores = {split: CropStore(crops_path(dataset, split)) for split in ("train", "val")}
-    people = {split: len(store) for split, store in stores.items()}
-    trained_as = [load_run(dataset, model, seed).about for model, seed in runs(dataset)]
-    return origin(
+def runs_origin(dataset, reports):
+    """Return the provenance of the runs on a data set, for captions. reports: of `load_report`, one per run"""
+    first = reports[0]
+    marks = {
+        "parameters": fingerprint(
+            [(each["fingerprints"]["parameters"], each["evaluation"]["parameters"]) for each in reports]
+        ),
+        "data": fingerprint([each["fingerprints"]["data"] for each in reports]),
+        "code": fingerprint([(each["fingerprints"]["code"], each["evaluation"]["code"]) for each in reports]),
+    }
+    return report.origin(
         dataset,
-        people,
-        iterations(settings.schedule, people["train"], params.train.epochs),
-        settings.schedule.batch_size,
-        ", ".join(dict.fromkeys(about.get("machine", "an unrecorded machine") for about in trained_as)),
-        {
-            "parameters": fingerprint([about["params"] for about in trained_as], asdict(params.evaluate)),
-            "data": fingerprint([store.fingerprint for store in stores.values()]),
-            "code": code_fingerprint("prepare", "train", "evaluate", "tables"),
-        },
-        dataset in params.evaluate.detections,
+        first["people"],
+        first["iterations"],
+        first["batch_size"],
+        ", ".join(dict.fromkeys(each["machine"] for each in reports)),
+        marks,
+        first["evaluation"]["boxes"] == "detections",
     )

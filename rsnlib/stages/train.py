@@ -1,61 +1,80 @@
-"""Stage `train`: crop stores to trained weights and their curve."""
+"""Stage `train`: crop stores to trained weights, their curve, and run.json."""
 
 import contextlib
-import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from dvclive import Live
 
-from rsnlib.config import load_params, project_root, run_name
+import rsnlib
+from rsnlib.config import load_params, project_root
+from rsnlib.data.readers import ground_truth_path
 from rsnlib.device import choose_precision, default_device
-from rsnlib.errors import UserError
-from rsnlib.files import fingerprint
+from rsnlib.files import fingerprint, write_json
 from rsnlib.inference.predict import predict_store
-from rsnlib.metrics import accuracy, headline
+from rsnlib.metrics import protocol
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.stages.layout import PACKAGE, _digests, crops_path, load_store, results_path, weights_path
-from rsnlib.training import parallel
-from rsnlib.training.loop import train as train_model
+from rsnlib.report.cost import cost
+from rsnlib.stages.layout import state_path, training_path, weights_path
+from rsnlib.stages.provenance import code_fingerprint, digests, machine
+from rsnlib.stages.stores import load_store
+from rsnlib.training import loop, parallel
 
-TRAINING_CODE = ("data", "fast", "models", "training")  # of PACKAGE
+# code that trained weights depend on: a training is resumed only by the same
+LEARNT_FROM = ("augment", "batches", "geometry", "images", "people", "store", "targets")
+JUDGING_CODE = ("inference", "metrics")  # and that validation metrics depend on
+WEIGHTS_CODE = ("device.py", "fast", "models", "training", *(f"data/{name}.py" for name in LEARNT_FROM))
+PACKAGE = Path(rsnlib.__file__).parent
 
 
 def train(dataset, model, seed):
-    """Train one run, or go on with it where it was interrupted; returns its curve as a data frame. Under torchrun, all
-    processes together (parallel.start first)."""
+    """Train one run, or resume it where it was interrupted; returns its curve as a data frame. Under torchrun, all
+    processes together (parallel.start first).
+
+    The validation accuracy on the way is measured without flip test and with COCO's blur, whatever `evaluate` does.
+    """
     params = load_params()
     settings, description = params.dataset(dataset, model), params.model(model)
     store, validation = load_store(dataset, "train", model), load_store(dataset, "val", model)
+    if description.training.kernels != "own":
+        settings = replace(settings, kernels=description.training.kernels)
     skeleton = store.people.skeleton
-    if params.skeleton(settings) not in (None, skeleton):
-        again = f"dvc repro --force --single-item prepare@{dataset}"
-        raise UserError(f"{crops_path(dataset, 'train')}: made for another skeleton; make it again: `{again}`")
 
-    # everything that a run's weights depend on, and the code
-    shared = asdict(params.train) | {"precision": choose_precision(default_device(), params.train.precision)}
-    identity = [asdict(settings), asdict(description), shared, seed, store.fingerprint]
-    mark = fingerprint(*identity, torch.__version__)
-    figure = headline(settings.reader)
+    mark = fingerprint(
+        settings.input_size,
+        settings.kernels,
+        asdict(settings.augmentation),
+        asdict(settings.recipe),
+        asdict(description),
+        asdict(params.train) | {"precision": choose_precision(default_device(), params.train.precision)},
+        seed,
+        store.fingerprint,
+        torch.__version__,
+    )
+    judge = protocol(settings.reader)
+    ground_truth = ground_truth_path(project_root() / settings.root, settings.reader, settings.splits["val"])
 
     def validate(network):
-        keypoints, scores = predict_store(network, validation, flip_test=False, blur=settings.blur)
-        return {f"val_{figure}": accuracy(settings, project_root(), validation.people, keypoints, scores)[figure]}
+        (keypoints,), (scores,) = predict_store(network, validation, [(False, "quarter")])
+        metrics = judge.accuracy(validation.people, keypoints, scores, ground_truth)
+        return {f"val_{judge.metric}": metrics[judge.metric]}
 
     torch.manual_seed(seed)
     network = create_model(description.architecture, len(skeleton), settings.input_size)
-    folder = results_path(dataset, "train", run_name(model, seed))
+    parameters, multiply_adds = cost(description.architecture, len(skeleton), settings.input_size)
     with contextlib.ExitStack() as stack:
 
         @lru_cache
         def live():
-            """Begun with the first row, once this process has the run to itself: it takes earlier curves away."""
+            """Return the log, begun with the first row, once this process has the run to itself: it clears earlier
+            curves."""
             options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "monitor_system": False}
-            return stack.enter_context(Live(str(folder), **options))
+            return stack.enter_context(Live(str(training_path(dataset, model, seed)), **options))
 
         def log(row):
             live().step = row["iteration"]
@@ -63,30 +82,42 @@ def train(dataset, model, seed):
                 if name != "iteration":
                     live().log_metric(name, value)
 
-        network, curve = train_model(
+        network, curve = loop.train(
             network,
             store,
             settings,
-            settings.schedule,
+            settings.recipe,
             seed=seed,
             train=params.train,
-            intermediate_supervision=description.intermediate_supervision,
-            hard_keypoints=description.hard_keypoints,
+            intermediate_supervision=description.training.intermediate_supervision,
+            hard_keypoints=description.training.mined_keypoints,
             validate=validate,
-            state=project_root() / "work" / "state" / fingerprint(mark, _digests(PACKAGE, TRAINING_CODE)),
+            validated_by=fingerprint(digests(PACKAGE, JUDGING_CODE), skeleton.sigmas),
+            state=state_path(fingerprint(mark, digests(PACKAGE, WEIGHTS_CODE))),
             log=log,
         )
-    about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
-    about |= {"enlarge": settings.enlarge, "blur": settings.blur, "machine": machine()}
-    about["categories"] = np.unique(store.people.categories).tolist()
     if parallel.rank() == 0:
+        about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
+        about |= {"margin": settings.margin, "machine": machine()}
+        about["categories"] = np.unique(store.people.categories).tolist()
         save_model(network, weights_path(dataset, model, seed), about)
+        report = {
+            "model": model,
+            "dataset": dataset,
+            "seed": seed,
+            "skeleton": skeleton.name,
+            "input": "x".join(map(str, settings.input_size)),
+            "parameters": parameters,
+            "multiply_adds": multiply_adds,
+            "people": {"train": len(store), "val": len(validation)},
+            "iterations": loop.iterations(settings.recipe, len(store)),
+            "batch_size": settings.recipe.batch_size,
+            "machine": machine(),
+            "fingerprints": {
+                "parameters": mark,
+                "data": fingerprint(store.fingerprint, validation.fingerprint),
+                "code": code_fingerprint("prepare", "train"),
+            },
+        }
+        write_json(training_path(dataset, model, seed, "run.json"), report)
     return pd.DataFrame(curve)
-
-
-def machine():
-    """The hardware and software of this machine in a few words."""
-    threads = torch.get_num_threads()
-    cpu = f"{threads} CPU thread" + ("s" if threads > 1 else "")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"

@@ -1,0 +1,35 @@
+"""Crop stores that the stage `prepare` left, loaded by the names of params.yaml."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rsnlib.config import load_params, project_root
+from rsnlib.data.store import CropStore
+from rsnlib.errors import UserError
+from rsnlib.stages.layout import crops_path
+
+
+def load_store(dataset, split, model=None):
+    """Return the crop store of "train" or "val", its pictures' paths as this machine has them.
+
+    model: name of a model, for crops of the size that the model sees; None: of the data set's own
+    """
+    params = load_params()
+    settings = params.dataset(dataset, model)
+    store = CropStore(crops_path(dataset, split, params.model(model).training.input_size if model else "own"))
+    if store.input_size != settings.input_size:
+        raise UserError(f"{store.path}: made for another input_size; run the stage `prepare` again")
+    skeleton = params.skeleton(settings)
+    if skeleton.description != store.people.skeleton.description:
+        raise UserError(f"{store.path}: made for another skeleton; make it again: `dvc repro prepare@{dataset}`")
+    images = [str(project_root() / image) for image in store.people.images]
+    store.people = replace(store.people, images=np.array(images), skeleton=skeleton)
+    return store
+
+
+def picture_paths(dataset):
+    """Return the pictures of the validation people, in order: {image id: path}."""
+    people = load_store(dataset, "val").people
+    paths, first = np.unique(people.images, return_index=True)
+    return dict(zip(people.image_ids[first].tolist(), paths.tolist()))
