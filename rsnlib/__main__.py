@@ -1,134 +1,174 @@
-"""python -m rsnlib demo | notebook | train | site | evaluate | submit | predict | export | bench | readme"""
+"""The command line: python -m rsnlib <command>."""
 
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from rsnlib.errors import UserError
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m rsnlib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    demo = commands.add_parser("demo", help="draw the demo people")
-    demo.add_argument("folder", help="where to; must not exist")
-    demo.add_argument("--train", type=int, default=2000, metavar="N", help="training people (default 2000)")
-    demo.add_argument("--val", type=int, default=400, metavar="N", help="validation people (default 400)")
-    demo.add_argument("--seed", type=int, default=0)
-
-    notebook = commands.add_parser("notebook", help="execute a notebook of the pipeline and make its page")
-    notebook.add_argument("name", help="prepare, train, evaluate, tables, figures or networks")
-    notebook.add_argument("--dataset")
-    notebook.add_argument("--model")
-    notebook.add_argument("--seed", type=int)
-
-    train = commands.add_parser("train", help="train one run; under torchrun, on several GPUs")
-    train.add_argument("--dataset", required=True)
-    train.add_argument("--model", required=True)
-    train.add_argument("--seed", type=int, default=0)
-
-    commands.add_parser("site", help="make results/index.html of the executed notebooks")
-
-    predict = commands.add_parser("predict", help="draw the poses of people in pictures and videos")
-    predict.add_argument("weights", help="a .safetensors file of ours")
-    predict.add_argument("inputs", nargs="+", metavar="input", help="a picture, a video, or a folder of these")
-    predict.add_argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
-    predict.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to; must be new or empty")
-
-    export = commands.add_parser("export", help="write trained weights as ONNX")
-    export.add_argument("weights", help="a .safetensors file of ours")
-    export.add_argument("onnx", help="the file to write")
-
-    evaluate = commands.add_parser("evaluate", help="judge trained weights, or an ensemble of several")
-    evaluate.add_argument("weights", nargs="+", help=".safetensors files of ours")
-    evaluate.add_argument("--dataset", required=True, help="a data set of params.yaml")
-    evaluate.add_argument("--split", help="val2017, test-dev2017, ...; by default the data set's validation split")
-    evaluate.add_argument("--detections", help="a detector's boxes, a COCO results JSON")
-    evaluate.add_argument("-o", "--output", metavar="RESULTS", help="a COCO results JSON to write")
-
-    submit = commands.add_parser("submit", help="make what COCO's or MPII's leaderboard takes")
-    submit.add_argument("results", help="what evaluate -o wrote")
-    submit.add_argument("--dataset", help="a data set of params.yaml, for MPII's (default: COCO's)")
-    submit.add_argument("--split", help="val2017, test-dev2017 or test-challenge2017; of MPII, test if not given")
-    submit.add_argument("--algorithm", help="the name under which COCO's server lists it")
-    submit.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where to (default: here)")
-
-    bench = commands.add_parser("bench", help="time everything, also beside the released code")
-    bench.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU where there is one")
-    bench.add_argument("--released", metavar="PATH", help="a checkout of github.com/caiyuanhao1998/RSN")
-    bench.add_argument("--model", default="rsn18", help="the first of the two networks (default rsn18)")
-    bench.add_argument("-o", "--output", metavar="FOLDER", help="where to (default: results/bench/<device>)")
-
-    commands.add_parser("readme", help="write the tables of results/ into README.md, between its markers")
-
-    arguments = parser.parse_args()
+    """Run one command; a UserError becomes one line and exit status 1."""
+    arguments = vars(command_line().parse_args())
+    command = arguments.pop("command")
     try:
-        if arguments.command == "demo":
-            from rsnlib.demo.annotate import draw_people
-
-            draw_people(arguments.folder, arguments.train, arguments.val, arguments.seed)
-        elif arguments.command == "train":
-            from rsnlib.stages import train as train_stage
-            from rsnlib.training import parallel
-
-            parallel.start()
-            train_stage.train(arguments.dataset, arguments.model, arguments.seed)
-        elif arguments.command == "site":
-            from rsnlib.report.site import write_site
-
-            print(write_site())
-        elif arguments.command == "predict":
-            from rsnlib.apps.overlays import predict_files
-            from rsnlib.models.checkpoints import load_model
-
-            model = load_model(arguments.weights)
-            problems = predict_files(model, arguments.inputs, arguments.output, arguments.boxes)
-            if problems:
-                raise UserError("\nerror: ".join(problems))
-        elif arguments.command == "export":
-            from rsnlib.apps.onnx import export_onnx
-            from rsnlib.models.checkpoints import load_model
-
-            model = load_model(arguments.weights)
-            difference = export_onnx(model, arguments.onnx)
-            size = "x".join(map(str, model.input_size))
-            print(f"{arguments.onnx}: {size} images, within {difference:.0e} of the network's highest peak")
-        elif arguments.command == "evaluate":
-            from rsnlib.files import check_writable, write_results
-            from rsnlib.stages.evaluate import evaluate_weights
-
-            if arguments.output:
-                check_writable(arguments.output)
-            chosen = arguments.dataset, arguments.split, arguments.detections
-            results, figures = evaluate_weights(arguments.weights, *chosen)
-            if arguments.output:
-                write_results(arguments.output, results)
-            found = f"{len(results)} people, of a split without annotations to judge them by"
-            print(json.dumps(figures, indent=2) if figures else found)
-        elif arguments.command == "submit":
-            from rsnlib.apps.submission import submit
-
-            chosen = arguments.dataset, arguments.split, arguments.algorithm
-            print(submit(arguments.results, arguments.output, *chosen))
-        elif arguments.command == "bench":
-            from bench.bench import bench
-            from rsnlib.device import default_device
-
-            device = arguments.device or default_device().type
-            print(bench(device, arguments.released, arguments.model, arguments.output).read_text())
-        elif arguments.command == "readme":
-            from rsnlib.apps.readme import write_readme
-
-            write_readme()
-        else:
-            from rsnlib.stages.notebook import run_notebook
-
-            names = ("dataset", "model", "seed")
-            given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-            run_notebook(arguments.name, given)
+        command(**arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def command_line():
+    """Return the parser of every command; `command` is the function below that runs it on the other arguments."""
+    parser = argparse.ArgumentParser(prog="python -m rsnlib")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(function):
+        text = function.__doc__
+        command = commands.add_parser(function.__name__, help=text, description=text)
+        command.set_defaults(command=function)
+        return command.add_argument
+
+    argument = add(demo)
+    argument("folder", help="the folder to make; must not exist")
+    argument("--train", type=int, default=2000, metavar="N", help="training people (default 2000)")
+    argument("--val", type=int, default=400, metavar="N", help="validation people (default 400)")
+    argument("--seed", type=int, default=0)
+
+    argument = add(notebook)
+    argument("name", help="prepare, train, evaluate, tables, figures or networks")
+    argument("--dataset")
+    argument("--model")
+    argument("--seed", type=int)
+
+    argument = add(train)
+    argument("--dataset", required=True)
+    argument("--model", required=True)
+    argument("--seed", type=int, default=0)
+
+    add(site)
+
+    argument = add(evaluate)
+    argument("weights", nargs="+", help=".safetensors files of ours")
+    argument("--dataset", required=True, help="a data set of params.yaml")
+    argument("--split", help="val2017, test-dev2017, ... (default: the data set's validation split)")
+    argument("--detections", help="a detector's boxes, a COCO results JSON")
+    argument("-o", "--output", metavar="RESULTS", help="the COCO results JSON to write")
+
+    argument = add(submit)
+    argument("results", help="the file written by evaluate -o")
+    argument("--dataset", help="a data set of params.yaml, for MPII's (default: COCO's)")
+    argument("--split", help="val2017, test-dev2017 or test-challenge2017; for MPII test, the default")
+    argument("--algorithm", help="the algorithm's name in the list of COCO's server")
+    argument("-o", "--output", default=".", metavar="FOLDER", help="the folder to write into (default: here)")
+
+    argument = add(predict)
+    argument("weights", help="a .safetensors file of ours")
+    argument("inputs", nargs="+", metavar="input", help="a picture, a video, or a folder of these")
+    argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
+    argument("-o", "--output", required=True, metavar="FOLDER", help="the folder to make; must be new or empty")
+
+    argument = add(export)
+    argument("weights", help="a .safetensors file of ours")
+    argument("onnx", help="the file to write")
+
+    argument = add(bench)
+    argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
+    argument("--released", metavar="PATH", help="a checkout of github.com/caiyuanhao1998/RSN")
+    argument("--model", default="rsn18", help="the first of the two networks (default rsn18)")
+    argument("-o", "--output", metavar="FOLDER", help="default: results/bench/<device>")
+
+    add(readme)
+    return parser
+
+
+def demo(folder, train, val, seed):
+    """Draw the demo's people."""
+    from rsnlib.demo.annotate import draw_people
+
+    draw_people(folder, train, val, seed)
+
+
+def notebook(name, **given):
+    """Execute a notebook of the pipeline and make its page."""
+    from rsnlib.stages.notebook import run_notebook
+
+    run_notebook(name, {key: value for key, value in given.items() if value is not None})
+
+
+def train(dataset, model, seed):
+    """Train one run; under torchrun, on several GPUs."""
+    from rsnlib.stages.train import train
+    from rsnlib.training import parallel
+
+    parallel.start()
+    train(dataset, model, seed)
+
+
+def site():
+    """Make results/index.html from the executed notebooks."""
+    from rsnlib.stages.site import write_site
+
+    print(write_site())
+
+
+def evaluate(weights, dataset, split, detections, output):
+    """Evaluate trained weights, or an ensemble of several."""
+    from rsnlib.files import check_writable, write_results
+    from rsnlib.stages.evaluate import evaluate_weights
+
+    if output:
+        check_writable(output)
+    results, metrics = evaluate_weights(weights, dataset, split, detections)
+    if output:
+        write_results(output, results)
+    without = f"{len(results)} people, of a split without annotations to judge them by"
+    print(json.dumps(metrics, indent=2) if metrics else without)
+
+
+def submit(results, dataset, split, algorithm, output):
+    """Make the file that COCO's or MPII's leaderboard takes."""
+    from rsnlib.apps.submission import submit
+
+    print(submit(results, output, dataset, split, algorithm))
+
+
+def predict(weights, inputs, boxes, output):
+    """Draw the poses of people in pictures and videos."""
+    from rsnlib.apps.overlays import predict_files
+    from rsnlib.models.checkpoints import load_model
+
+    if problems := predict_files(load_model(weights), inputs, output, boxes):
+        raise UserError("\nerror: ".join(problems))
+
+
+def export(weights, onnx):
+    """Write trained weights as ONNX."""
+    from rsnlib.apps.onnx import export_onnx
+    from rsnlib.models.checkpoints import load_model
+
+    model = load_model(weights)
+    difference = export_onnx(model, onnx)
+    size = "x".join(map(str, model.input_size))
+    print(f"{onnx}: {size} images, within {difference:.0e} of the network's highest peak")
+
+
+def bench(**chosen):
+    """Measure speed, also beside the released code: by bench/, which stands beside the package in a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "bench").is_dir():
+        raise UserError(f"{root}: has no folder bench/; speed is measured in a checkout of the project")
+    sys.path.insert(0, str(root))
+    from bench.bench import bench
+
+    print(bench(**chosen).read_text())
+
+
+def readme():
+    """Write the tables of results/ into README.md, between its markers."""
+    from rsnlib.apps.readme import write_readme
+
+    write_readme()
 
 
 if __name__ == "__main__":

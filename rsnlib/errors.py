@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something in the user's input is wrong: the message says what, where (file, key or id) and what to do.
+    """Fault in the user's input: the message says what is wrong, where (file, key or id) and what to do.
 
     Notebooks and the command line show the message alone, without a stack trace.
     """

@@ -16,7 +16,7 @@ from rsnlib.errors import UserError
 
 @contextlib.contextmanager
 def writing(path):
-    """What the system has against writing `path`, or into it, as a UserError: no permission, no room, no such disk."""
+    """Turn an OSError while writing `path` into a UserError that names it: no permission, no room, no such disk."""
     try:
         yield
     except OSError as error:
@@ -27,8 +27,11 @@ def writing(path):
 
 @contextlib.contextmanager
 def whole_file(path, mode="wb"):
-    """Open `path` for writing so that it appears only when complete: written beside, synced, then renamed. Raises
-    UserError where it cannot be written."""
+    """Open `path` for writing, whole or not at all: under another name beside it, synced, then renamed.
+
+    Missing folders are made. Raises UserError if the file cannot be written; a file that was there before is then left
+    as it was.
+    """
     descriptor, name = _new_beside(path)
     try:
         with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
@@ -37,37 +40,32 @@ def whole_file(path, mode="wb"):
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-        _sync_folder(Path(path).parent)
+        with contextlib.suppress(OSError):  # on file systems that can sync a folder, the name survives a power cut, too
+            descriptor = os.open(Path(path).parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            error = error.__context__  # torch.save's, which could not finish the file
+            error = error.__context__  # torch.save hides a full disk behind a RuntimeError
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):  # not about another file
             with writing(path):
                 raise error
         raise
 
 
-def _sync_folder(folder):
-    """Let a renamed file survive a power cut, where the file system takes part."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def check_writable(path):
-    """Raise a UserError where `whole_file` could not even begin to write `path`: known before a long computation."""
+    """Raise a UserError if `whole_file` could not begin to write `path`: to be known before a long computation."""
     descriptor, name = _new_beside(path)
     os.close(descriptor)
     os.unlink(name)
 
 
 def _new_beside(path):
-    """A new file in the folder of `path`, which is made where there is none: descriptor and name."""
+    """Make a new file in the folder of `path`, and the folder if missing; return its descriptor and name."""
     path = Path(path)
     with writing(path):
         if path.is_dir():
@@ -84,14 +82,29 @@ def write_json(path, value):
 
 
 def write_results(path, results):
-    """Write a list in COCO's results format as JSON, whole or not at all: in one line, and thirty times as fast."""
+    """Write a list in COCO's results format as JSON, whole or not at all: in one line, thirty times as fast."""
     with whole_file(path) as file:
         file.write(orjson.dumps(results, option=orjson.OPT_APPEND_NEWLINE))
 
 
+def read_json(path):
+    """Return the value in the JSON file `path`; a UserError names the file if it is missing or malformed."""
+    try:
+        contents = Path(path).read_bytes()
+        with uncollected():
+            try:
+                return orjson.loads(contents)
+            except orjson.JSONDecodeError:  # NaN and integers beyond 64 bits are for the caller to refuse, by name
+                return json.loads(contents.decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
 @contextlib.contextmanager
 def uncollected():
-    """Without garbage collection, which would go through contents that grow by millions again and again."""
+    """Pause garbage collection, which would go through a value of millions of objects again and again as it grows."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -101,24 +114,11 @@ def uncollected():
             gc.enable()
 
 
-def read_json(path):
-    """The JSON in `path`; a UserError names the file where it is missing or malformed."""
-    try:
-        contents = Path(path).read_bytes()
-        with uncollected():
-            try:
-                return orjson.loads(contents)
-            except orjson.JSONDecodeError:  # it knows no NaN and no endless integers, about which a reader can say more
-                return json.loads(contents.decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
-
-
 def check_zip(path):
-    """Raise ValueError where the parts of the zip file `path` together say that they are larger than the file: torch
-    compresses nothing, so it is not torch's, and may fill any memory. A file that is no zip is left to others."""
+    """Raise ValueError if the zip file `path` declares more bytes than it has.
+
+    torch compresses nothing, so such a file is not torch's and may fill any memory. A file that is no zip passes.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             size = sum(part.file_size for part in file.infolist())
@@ -127,5 +127,5 @@ def check_zip(path):
 
 
 def fingerprint(*parts):
-    """Twelve hexadecimal digits that stand for `parts` (JSON values)."""
+    """Return twelve hexadecimal digits that stand for `parts` (JSON values)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

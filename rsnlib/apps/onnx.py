@@ -1,4 +1,4 @@
-"""ONNX files of trained networks."""
+"""Trained networks as ONNX files."""
 
 import contextlib
 import copy
@@ -13,20 +13,21 @@ from rsnlib.fast.folded import fuse
 from rsnlib.files import check_writable, whole_file
 
 TOLERANCE = 1e-4  # of the highest peak
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # a reader has no use for the exporter's inner workings
 
 
 def export_onnx(model, path):
-    """Write `model`, fused, as ONNX: `images` (N, 3, H, W) as the network takes them, `heatmaps` (N, K, H / 4, W / 4)
-    for any N and the model's own input size. The file appears only after onnxruntime has computed the network's
-    heatmaps with it, on random images, to 1e-4 of their peak; returns the largest difference over that peak.
+    """Write `model`, fused, as ONNX; return the largest difference of its heatmaps, as a fraction of their peak.
+
+    The file takes `images` (N, 3, H, W), as the network does, and gives `heatmaps` (N, K, H / 4, W / 4), for any N and
+    the model's own input size. It appears only after onnxruntime, on random images, has computed the network's heatmaps
+    with it to 1e-4 of their peak; else UserError is raised.
     """
     check_writable(path)
-    fused = fuse(model).cpu()
-    images = torch.randn(2, 3, *model.input_size)
-    with contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
+    with contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
-            fused,
-            (images,),
+            fuse(model).cpu(),
+            (torch.randn(2, 3, *model.input_size),),
             dynamo=True,
             input_names=["images"],
             output_names=["heatmaps"],
@@ -35,17 +36,16 @@ def export_onnx(model, path):
         )
     contents = program.model_proto.SerializeToString()
     difference = _difference(contents, copy.deepcopy(model).cpu().eval())
-    if not difference <= TOLERANCE:  # nor where it is not a number
-        raise UserError(
-            f"{path}: not written: what is exported differs from the network by {difference:.1e} of the peak"
-        )
+    if not difference <= TOLERANCE:  # a NaN is no better
+        raise UserError(f"{path}: not written: the export differs from the network by {difference:.1e} of the peak")
     with whole_file(path) as file:
         file.write(contents)
     return difference
 
 
 def _difference(contents, model):
-    """How far an ONNX file is from the network, over the highest peak, on a batch of another size."""
+    """Return the largest difference between an ONNX file's heatmaps and the network's, as a fraction of the peak, on a
+    batch of another size than the exported one."""
     import onnxruntime  # here, so that training does without it
 
     session = onnxruntime.InferenceSession(contents, providers=["CPUExecutionProvider"])
@@ -54,14 +54,3 @@ def _difference(contents, model):
         expected = model(images).numpy()
     (heatmaps,) = session.run(None, {"images": images.numpy()})
     return float(np.abs(heatmaps - expected).max() / np.abs(expected).max())
-
-
-@contextlib.contextmanager
-def _quiet(logger):
-    """The exporter's remarks about its own workings are of no use to a reader."""
-    level = logging.getLogger(logger).level
-    logging.getLogger(logger).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).setLevel(level)

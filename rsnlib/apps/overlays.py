@@ -1,10 +1,8 @@
-"""python -m rsnlib predict: pictures and videos to overlays, their skeletons drawn in, and one JSON of all poses."""
+"""Poses in pictures and videos: an overlay of each, skeletons drawn in, and one JSON of all poses."""
 
-import contextlib
 import itertools
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -12,7 +10,10 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from tqdm import tqdm
 
-from rsnlib.apps.pictures import Detections, Video, read_picture
+from rsnlib.apps.videos import Video, whole_video
+from rsnlib.data.images import read_picture
+from rsnlib.data.readers.detections import Detections
+from rsnlib.device import default_device
 from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
 from rsnlib.files import whole_file, writing
@@ -25,52 +26,60 @@ UNREAD = (".heic", ".heif")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 NAMES = ", ".join(PICTURES + VIDEOS)
 
-# drawn are people in boxes, and keypoints, of at least these scores; 0.5 is a keypoint of which the network saw nothing
+# the lowest scores of boxes and keypoints that are drawn; 0.5 is a keypoint of which the network saw nothing
 SURE_BOX = 0.5
 SURE_KEYPOINT = 0.6
 COLORS = {side: tuple(round(255 * part) for part in to_rgb(color)) for side, color in SIDES.items()}
 OUTLINE = (40, 40, 40)
 FRACTION_BITS = 4  # OpenCV draws to 1/16 of a pixel
-FARTHEST = 2**20  # pixels; what lies beyond is drawn there
+FARTHEST = 2**20  # pixels; beyond, OpenCV's integers overflow
 JPEG_QUALITY = 95
-CODEC = cv2.VideoWriter_fourcc(*"mp4v")
 
 
 def predict_files(model, inputs, output, boxes=None):
-    """The poses of everyone in pictures and videos: an overlay of each, and poses.json, in the folder `output`.
+    """Write an overlay of each picture and video, and poses.json, into the folder `output`; return the problems.
 
     model: as load_model gives it
-    inputs: paths of pictures, videos, and folders of these (not of folders in them); what is named twice is done once
+    inputs: paths of pictures, videos, and folders of these (not of folders in them); named twice, a file is done once
     output: a folder that does not exist or is empty, so that nothing is ever overwritten
-    boxes: the path of a detector's results (rsnlib.apps.pictures.Detections); None: OpenCV's people detector
+    boxes: the path of a detector's results, as `predict` takes them; None: OpenCV's people detector
 
-    Returns what was wrong with single inputs, a message each; all others are done. Overlays have their input's name, as
-    .jpg or .mp4. poses.json is in COCO's results format, with `file_name` (the path as given), `bbox` and, in videos,
-    `frame` (from 0) of each person. `image_id` is the number that is the picture's name where all have one, as in COCO;
-    else pictures and frames are counted from 1. It is written person by person, about 0.9 MB a thousand: no video is
-    too long for memory.
+    A problem is a message about one input; all others are done. Overlays have their input's name, as .jpg or .mp4.
+    poses.json is in COCO's results format, with `file_name` (the path as given), `bbox` and, in videos, `frame` (from
+    0) of each person. `image_id` is the number in the picture's name if all have one, as in COCO; else pictures and
+    frames are counted from 1. Poses are written person by person, about 0.9 MB per thousand: no video is too long for
+    memory. Raises UserError for an unusable `output` or `boxes`.
     """
     output = Path(output)
     with writing(output):
         empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
-    model, skeleton, categories = fuse(model), skeleton_of(model), categories_of(model)
+    skeleton, categories = skeleton_of(model), categories_of(model)
     detections = None if boxes is None else Detections(boxes, categories)
     files, problems = find_files(inputs)
     if not files:
         return problems
     if detections and detections.by_picture and not any(map(detections.know, files)):
         raise UserError(f"{boxes}: none of its boxes is of any of these pictures; it tells them by file name or number")
-    numbered = _numbered(files)
+    model = fuse(model).to(default_device())
+
+    def draw(path, picture, frame=None):
+        """Return the poses in a picture, and a copy of it with them drawn in."""
+        poses = predict(model, picture, detections and detections.find(path, picture, frame))
+        return poses, draw_poses(picture, poses, skeleton)
+
+    numbers = [path.stem for path in files if path.stem.isdecimal() and not _is_video(path)]
+    numbered = len(files) == len(set(map(int, numbers)))  # all are pictures named by different numbers
     count = itertools.count(1)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     with whole_file(output / "poses.json", "w") as file:
         separator = "[\n"
         for path, overlay in zip(tqdm(files, unit="file"), overlay_paths(files, output)):
+            write_overlay = _overlay_video if _is_video(path) else _overlay_picture
             try:
-                for frame, poses in _overlay_file(model, path, overlay, detections, skeleton):
+                for frame, poses in write_overlay(path, overlay, draw):
                     image_id = int(path.stem) if numbered else next(count)
                     for person in _results(path, frame, image_id, categories[0], poses):
                         file.write(separator + json.dumps(person))
@@ -82,11 +91,17 @@ def predict_files(model, inputs, output, boxes=None):
 
 
 def find_files(inputs):
-    """The pictures and videos (paths) that `inputs` name, each once, and what is wrong with the others (messages)."""
+    """Return the pictures and videos (paths) that `inputs` name, each once, and the problems (messages) of the rest.
+
+    In a folder, hidden files and those not named as pictures or videos are passed over.
+    """
     files, problems = {}, []
     for path in map(Path, inputs):
+        found = [path]
         try:
-            found = _files_in(path) if path.is_dir() else [path]
+            if path.is_dir():
+                named = [file for file in sorted(path.iterdir()) if file.suffix.lower() in PICTURES + UNREAD + VIDEOS]
+                found = [file for file in named if not file.name.startswith(".") and not file.is_dir()]
         except OSError as error:
             problems.append(f"{path}: not readable ({error.strerror})")
             continue
@@ -104,54 +119,41 @@ def find_files(inputs):
     return list(files.values()), problems
 
 
-def _files_in(folder):
-    """What has the name of a picture or video in a folder, in order; neither hidden files nor folders."""
-    named = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURES + UNREAD + VIDEOS]
-    return [file for file in named if not file.name.startswith(".") and not file.is_dir()]
-
-
 def overlay_paths(files, output):
-    """Where the overlay of each file goes: its name as .jpg or .mp4 in the folder `output`; where several have the same
-    name, the later ones with -2, -3, ... after it."""
-    taken, paths = set(), []
+    """Return the path of each file's overlay: its name as .jpg or .mp4 in the folder `output`, followed by -2, -3, ...
+    if an earlier file has taken the name."""
+    paths = {}  # by their names in small letters, which some file systems do not tell from large ones
     for path in files:
         suffix = ".mp4" if _is_video(path) else ".jpg"
         names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if (name + suffix).lower() not in taken)
-        taken.add((name + suffix).lower())
-        paths.append(output / (name + suffix))
-    return paths
+        name = next(name + suffix for name in names if (name + suffix).lower() not in paths)
+        paths[name.lower()] = output / name
+    return list(paths.values())
 
 
 def draw_poses(picture, poses, skeleton):
-    """A copy of an RGB picture with everyone's box and skeleton: left blue, right orange. Left out are people whose
-    boxes score little, and keypoints that do."""
-    drawn = picture.copy()
+    """Return a copy of an RGB picture with boxes and skeletons drawn in, left blue, right orange, with lines in
+    proportion to the box; boxes and keypoints of low score are left out."""
+    drawn, options = picture.copy(), {"lineType": cv2.LINE_AA, "shift": FRACTION_BITS}
     for row in np.flatnonzero(poses.box_scores >= SURE_BOX):
-        sure = poses.scores[row] >= SURE_KEYPOINT
-        _draw_person(drawn, poses.keypoints[row], sure, poses.boxes[row], skeleton)
+        box, sure = poses.boxes[row], poses.scores[row] >= SURE_KEYPOINT
+        width = max(1, round(max(box[2:]) / 120))
+        corners = _drawable(box[:2]), _drawable(box[:2] + box[2:])
+        cv2.rectangle(drawn, *corners, (255, 255, 255), max(1, width // 2), **options)
+        points = [_drawable(point) for point in poses.keypoints[row]]
+        limbs = [(a, b) for a, b in skeleton.limbs if sure[a] and sure[b]]
+        for a, b in limbs:
+            cv2.line(drawn, points[a], points[b], OUTLINE, width + 2, **options)
+        for a, b in limbs:
+            cv2.line(drawn, points[a], points[b], COLORS[limb_side(skeleton, a, b)], width, **options)
+        for point in np.flatnonzero(sure):
+            radius = round((1 + width) * 2**FRACTION_BITS)
+            cv2.circle(drawn, points[point], radius, COLORS[skeleton.side(point)], cv2.FILLED, **options)
     return drawn
 
 
-def _draw_person(picture, keypoints, sure, box, skeleton):
-    """One person's box and skeleton into the picture, lines as wide as the box's size asks for."""
-    width = max(1, round(max(box[2:]) / 120))
-    options = {"lineType": cv2.LINE_AA, "shift": FRACTION_BITS}
-    low, high = _drawable(box[:2]), _drawable(box[:2] + box[2:])
-    cv2.rectangle(picture, low, high, (255, 255, 255), max(1, width // 2), **options)
-    points = [_drawable(point) for point in keypoints]
-    limbs = [(a, b) for a, b in skeleton.limbs if sure[a] and sure[b]]
-    for a, b in limbs:
-        cv2.line(picture, points[a], points[b], OUTLINE, width + 2, **options)
-    for a, b in limbs:
-        cv2.line(picture, points[a], points[b], COLORS[limb_side(skeleton, a, b)], width, **options)
-    for point in np.flatnonzero(sure):
-        radius = round((1 + width) * 2**FRACTION_BITS)
-        cv2.circle(picture, points[point], radius, COLORS[skeleton.side(point)], cv2.FILLED, **options)
-
-
 def _drawable(point):
-    """(x, y) as OpenCV draws it."""
+    """Return (x, y) in the fixed-point numbers that OpenCV draws with."""
     return tuple(int(value) for value in np.round(np.clip(point, -FARTHEST, FARTHEST) * 2**FRACTION_BITS))
 
 
@@ -159,21 +161,12 @@ def _is_video(path):
     return path.suffix.lower() in VIDEOS
 
 
-def _numbered(files):
-    """Whether there are only pictures, and a number for a name tells each from all others."""
-    names = [path.stem for path in files if path.stem.isdecimal() and not _is_video(path)]
-    return len(files) == len(set(map(int, names)))
-
-
-def _overlay_file(model, path, overlay, detections, skeleton):
-    """Writes the overlay of a picture or video and yields the poses in it: (frame, Poses), frame None for a picture."""
-    if _is_video(path):
-        yield from _overlay_video(model, path, overlay, detections, skeleton)
-        return
-    picture = read_picture(path)
-    poses = predict(model, picture, None if detections is None else detections.of(path, picture))
-    drawn = cv2.cvtColor(draw_poses(picture, poses, skeleton), cv2.COLOR_RGB2BGR)
-    written, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+def _overlay_picture(path, overlay, draw):
+    """Write the overlay of a picture; yield (None, poses)."""
+    poses, drawn = draw(path, read_picture(path))
+    written, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     if not written:
         raise UserError(f"{path}: its overlay cannot be written as JPEG")
     with whole_file(overlay) as file:
@@ -181,50 +174,22 @@ def _overlay_file(model, path, overlay, detections, skeleton):
     yield None, poses
 
 
-def _overlay_video(model, path, overlay, detections, skeleton):
-    """The same of a video, frame by frame. Of one that breaks off, the frames before stay."""
+def _overlay_video(path, overlay, draw):
+    """Write the overlay of a video; yield (frame, poses) of each frame. Of a video that breaks off, the frames before
+    stay."""
     video = Video(path)
-    with _whole_video(overlay, video.fps) as add_frame:
+    with whole_video(overlay, video.fps) as add:
         frames = tqdm(video, total=video.announced or None, unit="frame", desc=path.name, leave=False)
         for frame, picture in enumerate(frames):
-            boxes = None if detections is None else detections.of(path, picture, frame)
-            poses = predict(model, picture, boxes)
-            add_frame(draw_poses(picture, poses, skeleton))
+            poses, drawn = draw(path, picture, frame)
+            add(drawn)
             yield frame, poses
     if video.broke_off:
         raise UserError(f"{path}: breaks off: {video.count} of {video.announced} frames are readable, and done")
 
 
-@contextlib.contextmanager
-def _whole_video(path, fps):
-    """A function that adds an RGB picture to the video `path`, which appears only when complete."""
-    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        unfinished = Path(folder, path.name)
-        writer = cv2.VideoWriter()
-        count = 0
-
-        def add_frame(picture):
-            nonlocal count
-            count += 1
-            height, width = picture.shape[:2]
-            if not writer.isOpened() and not writer.open(str(unfinished), cv2.CAP_FFMPEG, CODEC, fps, (width, height)):
-                raise UserError(
-                    f"{path}: a video of {width} x {height} pixels at {fps:g} frames a second cannot be written"
-                )
-            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-        try:
-            yield add_frame
-        finally:
-            writer.release()
-        if count:
-            if cv2.VideoCapture(str(unfinished), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) < count:
-                raise UserError(f"{path}: cannot be written whole; is there no room left?")  # OpenCV does not say
-            os.replace(unfinished, path)
-
-
 def _results(path, frame, image_id, category, poses):
-    """Each person as an object of poses.json. Of a network of several categories, all are of the first."""
+    """Yield one object of poses.json per person."""
     ids, categories = ([number] * len(poses.boxes) for number in (image_id, category))
     people = coco_results(ids, poses.keypoints, poses.scores, poses.box_scores, categories=categories)
     for person, box in zip(people, poses.boxes):

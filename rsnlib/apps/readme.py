@@ -1,5 +1,4 @@
-"""The tables in README.md: between the lines `<!-- file: path -->` and `<!-- end -->` stands what the file at that path
-has. `python -m rsnlib readme` puts it there."""
+"""The tables of results/ in README.md, each between the lines `<!-- file: path -->` and `<!-- end -->`."""
 
 import re
 
@@ -11,7 +10,7 @@ BEGIN, END = re.compile(r"<!-- file: (\S+) -->"), "<!-- end -->"
 
 
 def fill(text, read):
-    """`text` with read(path) between the markers of each path, and everything outside them as it is."""
+    """Return `text` with read(path) between the markers of each path, and everything outside them unchanged."""
     filled, opened = [], None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         begin = BEGIN.fullmatch(line.strip())
@@ -32,16 +31,14 @@ def fill(text, read):
 
 
 def write_readme():
-    """Fill README.md of the project from the files as they lie there."""
+    """Fill the project's README.md from the files in its folder."""
     root = project_root()
 
     def read(path):
         if not (root / path).is_file():
-            raise UserError(f"README.md: {path}: no such file; `dvc repro` makes what lies in results/")
+            raise UserError(f"README.md: {path}: no such file; `dvc repro` makes the files in results/")
         return (root / path).read_text(encoding="utf-8")
 
-    with open(root / "README.md", encoding="utf-8", newline="") as file:
-        text = file.read()
-    filled = fill(text, read)
-    with whole_file(root / "README.md", "w") as file:
-        file.write(filled)
+    text = (root / "README.md").read_bytes().decode("utf-8")  # read_text would change the ends of lines
+    with whole_file(root / "README.md") as file:
+        file.write(fill(text, read).encode("utf-8"))
