@@ -1,7 +1,6 @@
-"""How fast everything is, beside the released code and beside what the hardware can do at most."""
+"""Speed of every step from a stored person to a score, beside the released code and the limits of the hardware."""
 
 import contextlib
-import io
 import json
 import os
 import platform
@@ -20,56 +19,51 @@ import pandas as pd
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from released import ANNOTATIONS, PICTURES, Released
 from tqdm import tqdm
 
-from rsnlib.config import Architecture, load_params, project_root
+from bench.counting import counted
+from bench.released import ANNOTATIONS, PICTURES, Released
+from rsnlib.config import load_params, project_root
 from rsnlib.data.augment import reach
+from rsnlib.data.batches import make_batch
 from rsnlib.data.images import normalise
 from rsnlib.data.readers import annotations_path, read_people
 from rsnlib.data.store import CropStore, write_crop_store
 from rsnlib.data.targets import heatmap_targets
 from rsnlib.demo.annotate import draw_people
-from rsnlib.device import autocast, best_precision, keep_memory, one_thread
+from rsnlib.device import autocast, choose_precision, default_device, keep_memory
 from rsnlib.errors import UserError
-from rsnlib.fast import folded
-from rsnlib.fast.folded import fuse
-from rsnlib.fast.widths import MULTIPLES, widen
+from rsnlib.fast import faster, fuse
 from rsnlib.files import read_json, write_json, write_results
 from rsnlib.inference.decode import decode_heatmaps
 from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import load_checkpoint
-from rsnlib.models.zoo import ZOO, create_model
-from rsnlib.report.cost import counted
+from rsnlib.models.zoo import ZOO, Architecture, create_model
 from rsnlib.report.tables import write_table
-from rsnlib.training.loop import make_batch, make_optimizer
+from rsnlib.training.loop import make_optimizer
 from rsnlib.training.losses import heatmap_loss
 
 INPUT = (256, 192)
 KEYPOINTS = 17
+PLAIN = ", without rsnlib.fast"  # behind the precision, in a row's name
 DEEP = Architecture("residual_steps", (3, 4, 6, 3), stages=4)  # 4xRSN-50 as the released code builds it
+BINDS = hasattr(os, "sched_setaffinity")  # a process to a core
+PACKAGES = {"torch": "torch", "NumPy": "numpy", "OpenCV": "opencv-python-headless", "pycocotools": "pycocotools"}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done.
+    """Amounts of work."""
 
-    drawn: people drawn, for training data; batch: people in a training batch or forward, 32 as on a GPU of the
-        released recipe; deep: in one of DEEP, as many (of 8, 16, 32) as 24 GiB hold, theirs too
-    decoded: people at a time; scored: people evaluated, a tenth of them by pycocotools
-    turns: how often each is timed, after once that does not count; calls: networks' calls each time
-    matrix: rows of the matrices multiplied; copied: bytes
-    """
-
-    drawn: int
-    batch: int
-    deep: int
-    decoded: int
-    scored: int
-    turns: int
-    calls: int
-    matrix: int
-    copied: int
+    drawn: int  # people, for training data
+    batch: int  # people in a training batch or forward pass, 32 as on a GPU of the released recipe
+    deep: int  # people in a batch of DEEP, the most of 8, 16 and 32 that fit 24 GiB in both codes
+    decoded: int  # people at a time
+    scored: int  # people, of whom pycocotools scores a tenth
+    turns: int  # measurements of each step, after one that does not count
+    calls: int  # of a network per measurement
+    matrix: int  # rows of the matrices multiplied
+    copied: int  # bytes
 
 
 SIZES = {
@@ -78,49 +72,52 @@ SIZES = {
 }
 
 
-def bench(device, released=None, model="rsn18", folder=None, sizes=None):
-    """Time everything and write it as bench.md, .csv, .tex and bench.json; returns the path of bench.md.
+def bench(device=None, released=None, model="rsn18", output=None, sizes=None):
+    """Time every step and write bench.md, .csv, .tex and bench.json; return the path of bench.md.
 
-    device: "cpu" or "cuda"
+    device: "cpu" or "cuda"; None: the GPU if there is one
     released: path of a checkout of the released code, to be timed in turns with ours; None: ours alone
     model: a name of `list_models`; beside the released code, one that it can build
-    folder: where to; None: results/bench/<device>; sizes: None: SIZES of the device
+    output: the folder, None: results/bench/<device>; sizes: None: SIZES of the device
     """
+    device = device or default_device().type
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("torch sees no CUDA device here")
     if model not in ZOO:
         raise UserError(f"model {model!r} is unknown; known are {', '.join(ZOO)}")
     run = Bench(device, sizes or SIZES[device], Released(released) if released else None)
-    with TemporaryDirectory() as drawn, tqdm(total=5, desc="bench", unit="part") as bar:
-        for part in (
-            lambda: run.data(Path(drawn, "people")),
-            run.decoding,
-            lambda: run.evaluation(Path(drawn, "people")),
-            # last: afterwards all else is slower, theirs, too
-            lambda: run.network(model, ZOO[model], run.sizes.batch),
-            lambda: run.network("4xRSN-50, expansion 1", DEEP, run.sizes.deep, forward=False),
-        ):
-            part()
-            bar.update()
-    folder = Path(folder or project_root() / "results" / "bench" / device)
+    with TemporaryDirectory() as drawn:
+        folder = Path(drawn, "people")
+        parts = [
+            (run.data, folder),
+            (run.decoding,),
+            (run.evaluation, folder),
+            # last: afterwards all else is slower, the released code, too
+            (run.network, model, ZOO[model], run.sizes.batch),
+            (run.network, "4xRSN-50, expansion 1", DEEP, run.sizes.deep, False),
+        ]
+        for part, *given in tqdm(parts, desc="bench", unit="part"):
+            part(*given)
+    folder = Path(output or project_root() / "results" / "bench" / device)
     write_table(run.table(), folder, "bench", run.caption())
     write_json(folder / "bench.json", run.about() | {"ceilings": run.ceilings, "rows": run.rows})
     return folder / "bench.md"
 
 
 class Bench:
-    """What is timed, row by row. device: "cpu" or "cuda"; sizes: Sizes; released: Released or None"""
+    """Rows of measurements. device: "cpu" or "cuda"; sizes: Sizes; released: Released or None"""
 
     def __init__(self, device, sizes, released=None):
         self.device, self.sizes, self.released = torch.device(device), sizes, released
-        keep_memory()  # as training and prediction do; theirs has the good of it, too
+        keep_memory()  # as training and prediction do; the released code gains by it, too
         self.settings = load_params().dataset("coco")
         self.random = np.random.default_rng(0)
+        self.precisions = list(dict.fromkeys([choose_precision(self.device, "auto"), "float32"]))
         self.ceilings = self._ceilings()
         self.rows = []
 
     def seconds(self, *runs, calls=1):
-        """How long each of `runs` takes, (runs, turns), called in turns."""
+        """Return the seconds that each of `runs` takes, (runs, turns), called in turns."""
         found = np.zeros((len(runs), self.sizes.turns + 1))
         for turn in range(found.shape[1]):
             for row, run in enumerate(runs):
@@ -133,10 +130,10 @@ class Bench:
         return found[:, 1:]
 
     def add(self, what, people, seconds, released=None, **more):
-        """A row: people a second, the spread of the middle half of the turns, and the ratio to the released code.
+        """Add a row: people per second, the spread of the middle half of the turns, the ratio to the released code.
 
         seconds, released: (turns,), of so many people
-        more: GFLOP and MB for each person, memory in GiB; precision, for the ceiling
+        more: GFLOP and MB per person, memory in GiB; precision, for the ceiling
         """
         middle, (low, high) = np.median(seconds), np.quantile(seconds, [0.25, 0.75])
         row = {"what": what, "people": people, "people/s": people / middle, "spread (%)": 100 * (high - low) / middle}
@@ -152,12 +149,11 @@ class Bench:
         self.rows.append(row | more)
 
     def data(self, folder):
-        """A person's crop and targets, on one core: ours from the crop store, theirs from the picture."""
+        """Time a batch's crops and targets on one core: ours from the crop store, the released code's from pictures."""
         draw_people(folder, train=self.sizes.drawn, val=0)
-        people = read_people(folder, "coco", "train2017")
-        settings = self.settings
+        people, settings = read_people(folder, "coco", "train2017"), self.settings
         path = folder / "train.safetensors"
-        write_crop_store(path, people, INPUT, settings.enlarge, reach(settings.augmentation))
+        write_crop_store(path, people, INPUT, settings.margin, reach(settings.augmentation))
         store, numbers, size = CropStore(path), count(1), min(self.sizes.batch, self.sizes.drawn)
 
         def ours():
@@ -183,7 +179,7 @@ class Bench:
             self.add("data, one core", size, *self.seconds(*runs, calls=4))
 
     def network(self, name, architecture, people, forward=True):
-        """Forward for evaluation and training steps of one network, ours and theirs with the same weights."""
+        """Time forward passes and training steps of one network, ours and the released one with the same weights."""
         theirs = self.released.network(architecture).to(self.device) if self.released else None
         model = create_model(asdict(architecture), KEYPOINTS, INPUT)
         if theirs:
@@ -193,59 +189,54 @@ class Bench:
         bgr, images = images.flip(1), images.contiguous(memory_format=torch.channels_last)
         if forward:
             self._forward(name, fuse(model.eval()), images, theirs, bgr)
-        self._training(name, model, images, theirs, bgr)
+        self._training(name, model, images, theirs, bgr, plain=forward)
 
     def _forward(self, name, model, images, theirs, bgr):
-        people, precisions = len(images), self._precisions()
-        pairs = [(deepcopy(model).to(dtype), images.to(dtype)) for dtype in (getattr(torch, p) for p in precisions)]
-        runs = [torch.no_grad()(lambda pair=pair: pair[0](pair[1])) for pair in pairs]
+        def ours(precision):
+            dtype = getattr(torch, precision)
+            network, given = deepcopy(model).to(dtype), images.to(dtype)
+            return torch.no_grad()(lambda: network(given))
+
+        runs, released = {precision: ours(precision) for precision in self.precisions}, []
         if theirs:
             theirs.eval()
-            runs.append(torch.no_grad()(lambda: theirs(bgr)))
-            _check(f"{name}, heatmaps", runs[precisions.index("float32")](), runs[-1]())
-        seconds = self.seconds(*runs, calls=self.sizes.calls)
-        for precision, run, own in zip(precisions, runs, seconds):
-            what = f"forward, {name}, {precision}"
-            self.add(what, people, own, *seconds[len(precisions) :], **self._cost(run, people, precision))
+            released = [torch.no_grad()(lambda: theirs(bgr))]
+            _check(f"{name}, heatmaps", runs["float32"](), released[0]())
+        self._compare(f"forward, {name}", len(images), runs, released)
 
-    def _training(self, name, model, images, theirs, bgr):
-        people, schedule = len(images), self.settings.schedule
+    def _training(self, name, model, images, theirs, bgr, plain):
+        """Time training steps; plain: also those of the network as it is, without rsnlib.fast."""
+        people, recipe = len(images), self.settings.recipe
         targets = self._heatmaps(people).to(self.device)
         visible = torch.from_numpy(self.random.integers(0, 3, (people, KEYPOINTS))).to(self.device)
-        precisions = self._precisions()
-        multiples = {precision: MULTIPLES.get((self.device.type, precision), 1) for precision in precisions}
-        models = {precision: widen(model.train(), multiples[precision]) for precision in precisions}
-        models = {precision: each.to(memory_format=torch.channels_last) for precision, each in models.items()}
-        optimizers = {p: make_optimizer(each, schedule, weight_decay=1e-5) for p, each in models.items()}
+        learners = {precision: faster(model, self.device, precision) for precision in self.precisions}
+        if plain:
+            learners |= {f"{precision}{PLAIN}": deepcopy(model).train() for precision in self.precisions}
+        optimizers = {key: make_optimizer(learner, recipe, weight_decay=1e-5) for key, learner in learners.items()}
 
-        def loss(precision):
-            with autocast(self.device, precision):
-                heads = models[precision].heads(images)
+        def loss(key):
+            with autocast(self.device, key.removesuffix(PLAIN)):
+                heads = learners[key].heads(images)
             return heatmap_loss(heads, targets, visible)
 
-        runs = [lambda precision=precision: _step(optimizers[precision], loss(precision)) for precision in precisions]
+        runs, released = {key: lambda key=key: _step(optimizers[key], loss(key)) for key in learners}, []
         if theirs:
-            their_optimizer = self.released.optimizer(theirs.train())
-            valid = visible[..., None].float()
+            their_optimizer, valid = self.released.optimizer(theirs.train()), visible[..., None].float()
             # batch norms of few people multiply rounding
             _check(f"{name}, loss", loss("float32"), theirs(bgr, valid, targets)["total_loss"], tolerance=1e-2)
-            runs.append(lambda: _step(their_optimizer, theirs(bgr, valid, targets)["total_loss"]))
-        seconds = self.seconds(*runs, calls=self.sizes.calls)
-        for precision, run, own in zip(precisions, runs, seconds):
-            what = f"training step, {name}, {precision}"
-            self.add(what, people, own, *seconds[len(precisions) :], **self._cost(run, people, precision))
+            released = [lambda: _step(their_optimizer, theirs(bgr, valid, targets)["total_loss"])]
+        self._compare(f"training step, {name}", people, runs, released)
 
-    def _precisions(self):
-        """The hardware's best, and float32."""
-        return list(dict.fromkeys([best_precision(self.device), "float32"]))
+    def _compare(self, what, people, runs, released):
+        """Add a row per run. runs: {precision: function}; released: the released code's function, or none"""
+        seconds = self.seconds(*runs.values(), *released, calls=self.sizes.calls)
+        for (key, run), own in zip(runs.items(), seconds):
+            cost = self._cost(run, people, key.removesuffix(PLAIN))
+            self.add(f"{what}, {key}", people, own, *seconds[len(runs) :], **cost)
 
     def _cost(self, run, people, precision):
-        """What `run` costs, as `add` takes it; memory is that of what it makes."""
-        before, folded.ONEDNN = folded.ONEDNN, False  # whose convolutions cannot be counted
-        try:
-            operations, moved, live = counted(run)
-        finally:
-            folded.ONEDNN = before
+        """Return the cost of `run` as `add` takes it, with the memory of the tensors that it makes."""
+        operations, moved, live = counted(run)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -255,7 +246,7 @@ class Bench:
         return each | {"memory (GiB)": live / 2**30, "precision": precision}
 
     def decoding(self):
-        """Heatmaps to keypoints: peaks of all widths in noise, a tenth of them noise alone."""
+        """Time heatmaps to keypoints: peaks of all widths in noise, a tenth of them noise alone."""
         people = self.sizes.decoded
         kernels = self.random.integers(0, 5, people)
         heatmaps = self._heatmaps(people)[np.arange(people), kernels]
@@ -272,91 +263,83 @@ class Bench:
         self.add("decoding", people, *self.seconds(*runs), MB=heatmaps[0].nbytes / 1e6)
 
     def evaluation(self, folder):
-        """People scored, step by step: those drawn, again and again in new pictures, and predictions close to them."""
+        """Time scoring: the people drawn, repeated in new pictures, and predictions close to them."""
         people, few = self.sizes.scored, self.sizes.scored // 10
         drawn = read_json(annotations_path(folder, "coco", "train2017"))
         paths = {number: folder / f"{number}.json" for number in (people, few)}
         for number, path in paths.items():
             path.write_text(json.dumps(_repeated(drawn, number)))
-        annotations = _repeated(drawn, people)["annotations"]
-        keypoints = np.array([a["keypoints"] for a in annotations], float).reshape(people, KEYPOINTS, 3)[..., :2]
+        annotations = pd.DataFrame(read_json(paths[people])["annotations"])
+        keypoints = np.array(annotations["keypoints"].tolist(), float).reshape(people, KEYPOINTS, 3)[..., :2]
         keypoints += self.random.normal(0, 4, keypoints.shape)
-        scores = self.random.random((people, KEYPOINTS))
-        image_ids, made = np.array([a["image_id"] for a in annotations]), {}
+        given = annotations["image_id"].to_numpy(), keypoints, self.random.random((people, KEYPOINTS)), np.ones(people)
+        results = coco_results(*given)
+        some = deepcopy(results[:few])  # pycocotools adds to them
 
-        def make():
-            made["results"] = coco_results(image_ids, keypoints, scores, np.ones(people))
+        def everything():
+            write_results(folder / "results.json", coco_results(*given))
+            coco_ap(results, paths[people])
 
         def theirs():
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(None):
                 truth = COCO(paths[few])
-                evaluation = COCOeval(truth, truth.loadRes(made["few"]), "keypoints")
+                evaluation = COCOeval(truth, truth.loadRes(some), "keypoints")
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
             return evaluation.stats.tolist()
 
-        make()
-        made["few"] = deepcopy(made["results"][:few])
-        if list(coco_ap(made["results"][:few], paths[few]).values()) != theirs():
-            raise UserError("evaluation: pycocotools gives other figures")
-        steps = {
-            "results format": make,
-            "JSON written": lambda: write_results(folder / "results.json", made["results"]),
-            "judged": lambda: coco_ap(made["results"], paths[people]),
-            "judged, of which annotations read": lambda: read_json(paths[people]),
-        }
-        seconds = dict(zip(steps, self.seconds(*steps.values())))
-        for step, own in seconds.items():
-            released = self.seconds(theirs)[0] * people / few if step == "judged" and self.released else None
-            self.add(f"evaluation, {step}", people, own, released)
-        everything = [seconds[step] for step in ("results format", "JSON written", "judged")]
-        self.add("evaluation, all", people, np.sum(everything, axis=0))
+        if list(coco_ap(results[:few], paths[few]).values()) != theirs():
+            raise UserError("evaluation: pycocotools gives other metrics")
+        judged, whole = self.seconds(lambda: coco_ap(results, paths[people]), everything)
+        released = self.seconds(theirs)[0] * people / few if self.released else None
+        self.add("evaluation, judged", people, judged, released)
+        self.add("evaluation, results written and judged", people, whole)
 
     def table(self):
+        """Return the rows as a data frame, without empty columns."""
         columns = ("what", "people", "people/s", "spread (%)", "released people/s", "ratio", "GFLOP", "of matmul (%)")
         columns += ("MB", "of copy (%)", "memory (GiB)")
         return pd.DataFrame(self.rows, columns=columns).dropna(axis="columns", how="all")
 
     def caption(self):
-        """What the table says of itself."""
+        """Describe hardware, software and columns in a paragraph."""
         about, ceilings = self.about(), self.ceilings
         packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
         products = " and ".join(f"{ceilings[name] / 1e12:.2f} TFLOP/s in {name}" for name in ceilings if name != "copy")
-        live = "what the allocator held" if self.device.type == "cuda" else "the bytes of tensors that lived"
-        sentences = [
-            f"{about['hardware']}, {about['threads']} threads, Python {about['python']}, {packages}.",
-            f"people: at a time; people/s: the median of {self.sizes.turns} turns; spread: their middle half over it.",
-            "GFLOP and MB: for each person, counted, as if every step read and wrote by itself (decoding: the heatmaps",
-            f"read once); beside them what was reached of a large matrix product ({products}) and of a large copy",
-            f"({ceilings['copy'] / 1e9:.1f} GB/s). memory: {live} at most in a step, without weights and optimiser.",
-        ]
+        live = "the allocator's bytes" if self.device.type == "cuda" else "the bytes of living tensors"
+        text = (
+            f"{about['hardware']}, {about['threads']} threads, Python {about['python']}, {packages}. people: at a "
+            f"time; people/s: the median of {self.sizes.turns} turns; spread: their middle half over the median. GFLOP "
+            "and MB: per person, counted, as if every operation read and wrote by itself (decoding: the heatmaps read "
+            f"once); beside them the share reached of a large matrix product ({products}) and of a large copy "
+            f"({ceilings['copy'] / 1e9:.1f} GB/s). memory: {live}, the most in a step, without weights and optimiser."
+        )
         if self.released:
-            sentences += [
-                "released: the released code on the same input with the same weights, in turns with ours; ratio: how",
-                "many times as fast ours is. It computes in float32, reads pictures where ours reads crop stores, and",
-                "leaves judging to pycocotools (timed on a tenth of the people). Freed memory is kept for both.",
-            ]
-        return " ".join(sentences)
+            text += (
+                " released: the released code on the same input with the same weights, in turns with ours; ratio: our "
+                "speed over its. It computes in float32, reads pictures where ours reads crop stores, and leaves "
+                "judging to pycocotools (timed on a tenth of the people). Freed memory is kept for both."
+            )
+        return text
 
     def about(self):
-        """The hardware and the software."""
-        names = {"torch": "torch", "NumPy": "numpy", "OpenCV": "opencv-python-headless", "pycocotools": "pycocotools"}
+        """Return the hardware and the software as JSON values."""
         return {
             "hardware": _hardware(self.device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
-            "packages": {name: version(package) for name, package in names.items()},
+            "packages": {name: version(package) for name, package in PACKAGES.items()},
             "sizes": asdict(self.sizes),
         }
 
     def _ceilings(self):
-        """Operations a second of a large matrix product in each precision, bytes a second of a large copy."""
+        """Return operations per second of a large matrix product by precision, and bytes per second of a large copy."""
         found, rows = {}, self.sizes.matrix
         before = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions
-        for precision in self._precisions():
+        for precision in self.precisions:
             matrix = torch.ones(rows, rows, dtype=getattr(torch, precision), device=self.device)
             seconds = self.seconds(lambda matrix=matrix: matrix @ matrix, calls=self.sizes.calls)
             found[precision] = 2 * rows**3 / np.median(seconds)
@@ -367,7 +350,7 @@ class Bench:
         return found | {"copy": 2 * self.sizes.copied / np.median(seconds)}
 
     def _heatmaps(self, people):
-        """Target heatmaps (people, 5, K, h, w) of keypoints anywhere in the crop."""
+        """Return target heatmaps (people, 5, K, h, w) of keypoints anywhere in the crop."""
         keypoints = self.random.uniform(0, [INPUT[1], INPUT[0]], (people, KEYPOINTS, 2))
         return heatmap_targets(keypoints, np.ones((people, KEYPOINTS)), INPUT, self.settings.kernels)
 
@@ -383,7 +366,7 @@ def _step(optimizer, loss):
 
 
 def _check(what, ours, theirs, tolerance=1e-4):
-    """Raise a UserError where our numbers are not the released code's; tolerance: in parts of the largest."""
+    """Raise a UserError if our numbers differ from the released code's by more than `tolerance` of the largest."""
     difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
     if not difference <= tolerance * largest:
         raise UserError(
@@ -392,7 +375,7 @@ def _check(what, ours, theirs, tolerance=1e-4):
 
 
 def _repeated(content, people):
-    """Annotations of so many people, those of `content` again and again in new pictures."""
+    """Return annotations of so many people: those of `content`, repeated in new pictures."""
     drawn, images = content["annotations"], content["images"]
     span = 1 + max(image["id"] for image in images)
     annotations = []
@@ -405,6 +388,7 @@ def _repeated(content, people):
 
 
 def _hardware(device):
+    """Return the name of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError):
@@ -415,15 +399,16 @@ def _hardware(device):
 
 @contextlib.contextmanager
 def _one_core():
-    """Everything that starts in it, on one core; theirs to choose where the system has no way to say so."""
-    threads, cores = cv2.getNumThreads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    """Start everything inside on one core, or on one thread if the system cannot bind a process to a core."""
+    threads, cores = (torch.get_num_threads(), cv2.getNumThreads()), os.sched_getaffinity(0) if BINDS else None
+    torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
-        if cores:
+        if BINDS:
             os.sched_setaffinity(0, {min(cores)})
-        with one_thread():
-            yield
+        yield
     finally:
-        cv2.setNumThreads(threads)
-        if cores:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+        if BINDS:
             os.sched_setaffinity(0, cores)

@@ -1,4 +1,4 @@
-"""The released RSN code, imported from a checkout that stays as it is: what `rsnlib.bench` runs beside ours."""
+"""The released RSN code, imported from a checkout and run beside ours; nothing in the checkout is changed."""
 
 import contextlib
 import importlib
@@ -15,14 +15,15 @@ from rsnlib.models.network import WIDTHS
 
 SOURCE = "https://github.com/caiyuanhao1998/RSN"
 EXPERIMENT = Path("exps", "RSN18.coco")
-MODULES = ("config", "network", "test", "lib", "dataset", "cvpack")  # its own, by names that anything may have
-STAND_INS = ("coloredlogs", "torchvision", "torchvision.transforms")  # imported by what is never called here
-PICTURES = Path("images", "train2014")  # below the data set's folder; the checkout has it in the code's own
+MODULES = ("config", "network", "test", "lib", "dataset", "cvpack")  # its own, under names that other code may use
+STAND_INS = ("coloredlogs", "torchvision", "torchvision.transforms")  # imported, but never called from here
+PICTURES = Path("images", "train2014")  # below the data set's folder
 ANNOTATIONS = "annotations.json"
 
 
 class Released:
-    """path: of the checkout"""
+    """The modules of a checkout of the released code, at `path`. Raises UserError for another folder or a missing
+    package."""
 
     def __init__(self, path):
         root = Path(path).resolve()
@@ -42,8 +43,11 @@ class Released:
             raise UserError(f"{path}: the released code needs {error.name}: pip install {error.name}") from None
 
     def network(self, architecture):
-        """Its network of one of our architectures' depths and stages, untrained. images (N, 3, H, W), BGR -> heatmaps;
-        with visible (N, K, 1) and targets (N, 5, K, h, w) -> {"total_loss": a scalar}"""
+        """Return its untrained network with the depths and stages of one of our architectures.
+
+        The network takes images (N, 3, H, W), BGR, and gives heatmaps; with visible (N, K, 1) and targets
+        (N, 5, K, h, w) it gives {"total_loss": a scalar}.
+        """
         depths = dict(zip(WIDTHS, architecture.depths))
         levels = self.networks.ResNet_downsample_module
         make = levels._make_layer  # asked for RSN-18's depths, whatever the configuration
@@ -55,19 +59,19 @@ class Released:
             levels._make_layer = make
 
     def optimizer(self, network):
-        """The released code's optimiser for a network, as for one GPU."""
+        """Return the released optimiser of a network, as for one GPU."""
         return self.solver.make_optimizer(self.config, network, num_gpu=1)
 
     def decode(self, heatmaps, center, scale):
-        """As our `decode_heatmaps` for COCO: keypoints (N, K, 2) and scores (N, K, 1)."""
+        """Decode heatmaps as our `decode_heatmaps` does for COCO: keypoints (N, K, 2) and scores (N, K, 1)."""
         cells = self.config.TEST
         heatmaps = heatmaps.cpu().numpy()
         return self.test.get_results(heatmaps, center, scale / 200, cells.GAUSSIAN_KERNEL, cells.SHIFT_RATIOS)
 
     def people(self, folder):
-        """Its training data set: image (3, H, W), visible (K, 1) and targets (5, K, h, w) of a person.
+        """Return its training data set: image (3, H, W), visible (K, 1) and targets (5, K, h, w) per person.
 
-        folder: with ANNOTATIONS and, in PICTURES, the pictures
+        folder: has ANNOTATIONS and, in PICTURES, the pictures
         """
         attributes = self.attribute.load_dataset("COCO")
         people = self.coco.COCODataset.__new__(self.coco.COCODataset)  # its own start reads COCO 2014 in the checkout
@@ -80,7 +84,7 @@ class Released:
         return people
 
     def _transform(self):
-        """torchvision's ToTensor and Normalize, which its loader hands to the data set: the same operations."""
+        """Return the operations of torchvision's ToTensor and Normalize, which its loader hands to the data set."""
         mean, deviation = (torch.tensor(v)[:, None, None] for v in (self.config.INPUT.MEANS, self.config.INPUT.STDS))
 
         def transform(image):
@@ -92,7 +96,7 @@ class Released:
 
 @contextlib.contextmanager
 def _importing_from(root):
-    """Its modules can be imported and nothing is written into it; afterwards everything is as before."""
+    """Let the checkout's modules be imported without writing into it, and undo that afterwards."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in MODULES}
     path, writes = list(sys.path), sys.dont_write_bytecode
     for name in before:

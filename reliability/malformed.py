@@ -1,7 +1,7 @@
 # ruff: noqa: E501, tables of texts
 """Malformed files of every kind, each handled or refused with the project's own error that names the place.
 
-Every input follows from the seed and its number, so that a finding can be made again:
+Every input follows from the seed and its number, so that a finding can be repeated:
 `Inputs(folder, seed).write(number)`.
 """
 
@@ -11,7 +11,6 @@ import os
 import pickle
 import random
 import resource
-import select
 import shutil
 import signal
 import struct
@@ -20,7 +19,6 @@ import warnings
 import zipfile
 import zlib
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +28,14 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
-from soak import ROOT, forked
 
-from rsnlib.apps.pictures import Detections, Video, read_picture
-from rsnlib.apps.submission import check_submission
+from reliability.soak import ROOT, started
+from rsnlib.apps.submission import write_submission
+from rsnlib.apps.videos import Video
 from rsnlib.config import load_params
+from rsnlib.data.images import read_picture
 from rsnlib.data.readers import read_detections, read_people
+from rsnlib.data.readers.detections import Detections
 from rsnlib.data.readers.mpii import read_test_images
 from rsnlib.data.skeletons import COCO
 from rsnlib.data.store import CropStore, write_crop_store
@@ -48,63 +48,25 @@ from rsnlib.training.states import States
 
 SECONDS = 60  # an input that takes longer hangs
 MEMORY = 2**30  # bytes that an input may take
-AT_ONCE = 200  # inputs a process
+AT_ONCE = 200  # inputs per process
 
-NUMBERS = [
-    0,
-    -1,
-    1,
-    2,
-    0.5,
-    -0.0,
-    1e308,
-    -1e308,
-    1e-320,
-    float("nan"),
-    float("inf"),
-    -float("inf"),
-    2**31,
-    2**63,
-    10**400,
-]
-TEXTS = [
-    "",
-    "\x00",
-    "a\x1b[31m\r\n",
-    "\ud800",
-    "../../../etc/passwd",
-    "/etc/passwd",
-    ".",
-    "<script>",
-    "a" * 5000,
-    "5",
-    "é" * 300,
-]
-VALUES = [
-    *NUMBERS,
-    *TEXTS,
-    None,
-    True,
-    False,
-    [],
-    {},
-    [[]],
-    [None],
-    {"": None},
-    [1, "2", None],
-    {"id": 1},
-    list(range(51)),
-]
+NUMBERS = [0, -1, 1, 2, 0.5, -0.0, 1e308, -1e308, 1e-320, float("nan"), float("inf"), -float("inf")]
+NUMBERS += [2**31, 2**63, 10**400]
+TEXTS = ["", "\x00", "a\x1b[31m\r\n", "\ud800", "../../../etc/passwd", "/etc/passwd", ".", "<script>", "a" * 5000, "5"]
+TEXTS += ["é" * 300]
+VALUES = [*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], [None], {"": None}, [1, "2", None], {"id": 1}]
+VALUES += [list(range(51))]
+ANNOTATIONS = "set/annotations/person_keypoints_val.json"
 PICTURE_KINDS = ["png", "jpg", "gif", "bmp", "tiff", "webp", "ppm"]
 
 
 def nested(depth, kind=list):
-    """JSON text of lists or objects in one another."""
+    """Return JSON text of lists or objects in one another."""
     return "[" * depth + "]" * depth if kind is list else '{"a":' * depth + "1" + "}" * depth
 
 
 def places(value, path=()):
-    """The path of every value inside `value`, itself first."""
+    """Yield the path of every value inside `value`, itself first."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -112,7 +74,7 @@ def places(value, path=()):
 
 
 def changed(value, chance):
-    """A copy of a JSON value with one to three things wrong with it."""
+    """Return a copy of a JSON value with one to three faults."""
     value = deepcopy(value)
     for _ in range(chance.randint(1, 3)):
         path = chance.choice(list(places(value)))
@@ -141,7 +103,7 @@ def changed(value, chance):
 
 
 def bytes_changed(data, chance):
-    """Bytes with one to three things wrong with them."""
+    """Return a copy of bytes with one to three faults."""
     data = bytearray(data)
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(len(data) + 1)
@@ -165,14 +127,13 @@ def bytes_changed(data, chance):
         elif kind == "zero":
             data[place : place + 64] = bytes(len(data[place : place + 64]))
         elif kind == "header":
-            data[:8] = chance.choice(
-                [b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"<html>", b"\x80\x02", b""]
-            )
+            headers = [b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"<html>", b"\x80\x02", b""]
+            data[:8] = chance.choice(headers)
     return bytes(data)
 
 
 def as_json(value, chance):
-    """Bytes of JSON, sometimes no longer any."""
+    """Return the bytes of a faulty JSON, sometimes no JSON at all."""
     if chance.random() < 0.02:
         return nested(chance.choice([900, 5000, 200_000]), chance.choice([list, dict])).encode()
     data = json.dumps(changed(value, chance)).encode()
@@ -180,7 +141,7 @@ def as_json(value, chance):
 
 
 def bomb_png(width, height, bits=1):
-    """A PNG of one colour, small as a file however many pixels it says it has."""
+    """Return a PNG of one colour, small as a file however many pixels its header declares."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -193,52 +154,52 @@ def bomb_png(width, height, bits=1):
 
 
 def picture_bytes(kind, size=(60, 40)):
-    file = io.BytesIO()
+    """Return the bytes of a picture of noise of a kind, a file name's end."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, {"jpg": "jpeg"}.get(kind, kind))
-    return file.getvalue()
+    return written(Image.fromarray(pixels).save, {"jpg": "jpeg"}.get(kind, kind))
 
 
 def mat_bytes(values, **options):
-    file = io.BytesIO()
-    savemat(file, values, **options)
-    return file.getvalue()
+    """Return the bytes of a MATLAB file."""
+    return written(lambda file: savemat(file, values, **options))
 
 
 def pth_bytes(value, **options):
+    """Return the bytes of a file of torch.save."""
+    return written(lambda file: torch.save(value, file, **options))
+
+
+def written(save, *given):
+    """Return the bytes that save(file, *given) writes."""
     file = io.BytesIO()
-    torch.save(value, file, **options)
+    save(file, *given)
     return file.getvalue()
 
 
 def deflated(data, member=None, size=0):
-    """A zip with its parts compressed; `member`, the end of a name, replaced by `size` zeros: small as a file."""
+    """Return a zip with its parts compressed; a part whose name ends with `member` becomes `size` zeros."""
     file = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as before,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as after,
-    ):
+    options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(file, "w", **options) as after:
         for info in before.infolist():
             bomb = member is not None and info.filename.endswith(member)
             with after.open(info.filename, "w", force_zip64=True) as part:
-                if bomb:
-                    for _ in range(size >> 20):
-                        part.write(bytes(1 << 20))
-                else:
-                    part.write(before.read(info.filename))
+                for _ in range(size >> 20 if bomb else 0):
+                    part.write(bytes(1 << 20))
+                part.write(b"" if bomb else before.read(info.filename))
     return file.getvalue()
 
 
 class Call:
-    """A pickle that would run something where it is unpickled."""
+    """A pickle that would run a command when unpickled."""
 
     def __reduce__(self):
         return os.system, ("touch executed",)
 
 
 class Inputs:
-    """The malformed inputs: `write(number)` writes one and gives (kind, what reads it, names of places of which an
-    error must name one). Each follows from the seed and its number."""
+    """The malformed inputs: `write(number)` writes one and returns its kind, a function that reads it, and the names of
+    places of which an error must name one. Each follows from the seed and its number."""
 
     def __init__(self, folder, seed=0):
         self.folder, self.seed = Path(folder), seed
@@ -250,22 +211,18 @@ class Inputs:
         self._make_valid_ones()
 
     def _make_valid_ones(self):
-        """What is right, to be made wrong."""
+        """Make the valid files that become malformed."""
         chance = random.Random(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.png = picture_bytes("png")
         for name in ("images/val", "annotations", "annot", "images"):
             (self.folder / "set" / name).mkdir(parents=True, exist_ok=True)
-        images = [f"images/val/{name}.png" for name in "ab"] + [
-            "images/a.png",
-            "images/im0001.jpg",
-            "images/im0002.jpg",
-        ]
+        images = ["images/val/a.png", "images/val/b.png", "images/a.png", "images/im0001.jpg", "images/im0002.jpg"]
         for name in images:
             (self.folder / "set" / name).write_bytes(self.png)
         keypoints = [round(chance.uniform(5, 35), 1) if place % 3 < 2 else 2 for place in range(51)]
-        person = {"category_id": 1, "bbox": [5, 5, 30, 30], "keypoints": keypoints, "num_keypoints": 17, "area": 500.0}
-        person |= {"iscrowd": 0}
+        person = {"category_id": 1, "bbox": [5, 5, 30, 30], "keypoints": keypoints, "num_keypoints": 17}
+        person |= {"area": 500.0, "iscrowd": 0}
         self.coco_values = {
             "images": [{"id": i, "file_name": f"{n}.png", "height": 40, "width": 60} for i, n in enumerate("ab", 1)],
             "annotations": [person | {"id": row, "image_id": 1 + row % 2} for row in (1, 2, 3)],
@@ -274,29 +231,23 @@ class Inputs:
         joints = [[round(chance.uniform(5, 35), 1) for _ in range(2)] for _ in range(16)]
         one = {"image": "a.png", "center": [20.0, 20.0], "scale": 0.15, "joints": joints, "joints_vis": [1] * 16}
         self.mpii_values = [one, deepcopy(one)]
-        self.result_values = [
-            {"image_id": 1, "category_id": 1, "bbox": [5, 5, 30, 30], "keypoints": keypoints, "score": 0.9}
-            for _ in range(3)
-        ]
+        result = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 30, 30], "keypoints": keypoints, "score": 0.9}
+        self.result_values = [dict(result) for _ in range(3)]
         values = YAML(typ="safe").load(ROOT / "params.yaml")
-        lines = {name: values["models"][name] for name in ("rsn18", "rsn18-prm", "rsn18-large")}
-        few = {"models": lines, "model_lists": {"few": ["rsn18"]}, "ablations": {"prm": ["rsn18", "rsn18-prm"]}}
+        models = {"rsn18": {}, "rsn18-large": values["ablations"]["input-size"]["rsn18-large"]}
+        few = {"model_lists": {"few": {"rsn18": {}}}, "ablations": {"size": models}}
         few |= {"datasets": {name: values["datasets"][name] for name in ("demo", "lsp")}}
         mouse = {"keypoints": ["nose", "tail"], "mirror": [], "limbs": [["nose", "tail"]], "upper_body": ["nose"]}
-        few |= {"skeletons": {"mouse": mouse | {"sigmas": [0.1, 0.1]}}, "run": values["run"] | {"models": ["rsn18"]}}
+        few |= {
+            "skeletons": {"mouse": mouse | {"sigmas": [0.1, 0.1]}},
+            "run": values["run"] | {"models": {"rsn18": {}}},
+        }
         self.params_values = json.loads(json.dumps(values | few))
         self.block = make_attention("prm", 4)
         state = self.block.state_dict()
         old = {"_use_new_zipfile_serialization": False}
-        self.weights = {
-            ".pth": [
-                pth_bytes({"model": state}),
-                pth_bytes({"state_dict": state, "meta": {}}),
-                pth_bytes(state, **old),
-            ],
-            ".safetensors": [safetensors.torch.save(state)],
-        }
-        # what these say, and only then what is in them
+        numbers = pth_bytes({"model": state}), pth_bytes({"state_dict": state, "meta": {}}), pth_bytes(state, **old)
+        self.weights = {".pth": list(numbers), ".safetensors": [safetensors.torch.save(state)]}
         self.weights[".pth"] += [
             deflated(self.weights[".pth"][0], "data/0", 2 << 30),
             deflated(self.weights[".pth"][0], "data.pkl", 2 << 30),
@@ -312,7 +263,7 @@ class Inputs:
         self.crop_stores = []
         for reach in (None, np.array([2.0, 2.0])):
             write_crop_store(self.folder / "store", people, (64, 64), (0, 0), reach)
-            self.crop_stores.append((self.folder / "store").read_bytes())
+            self.crop_stores.append([(self.folder / name).read_bytes() for name in ("store", "store.bin")])
         self.mats = [mat_bytes({"joints": np.random.default_rng(0).integers(0, 2, (3, 14, 2)).astype(kind)}, **how)
                      for kind in ("f8", "u1") for how in ({}, {"do_compression": True})]  # fmt: skip
         self.mat_bombs = [mat_bytes({"joints": np.zeros((3, 14, 7_000_000), np.uint8)}, do_compression=True)]
@@ -327,7 +278,7 @@ class Inputs:
         ]  # fmt: skip
 
     def _read(self, reader, values):
-        (self.folder / "set/annotations/person_keypoints_val.json").write_text(json.dumps(values))
+        self._file(ANNOTATIONS, json.dumps(values).encode())
         return read_people(self.folder / "set", reader, "val")
 
     def write(self, number):
@@ -338,37 +289,40 @@ class Inputs:
         return kind.__name__.replace("_", " "), read, places
 
     def _restore(self):
-        """Take the last input away."""
+        """Take the last input away and restore the pictures."""
         for name in ("images/val/a.png", "images/a.png", "images/im0001.jpg"):
             (self.folder / "set" / name).write_bytes(self.png)
         for path in self.folder.glob("input*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def _file(self, name, data):
+        """Write a file, below the inputs' folder, and return its path."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        return path
+
     def coco(self, chance):
-        path = self.folder / "set/annotations/person_keypoints_val.json"
-        path.write_bytes(as_json(self.coco_values, chance))
+        path = self._file(ANNOTATIONS, as_json(self.coco_values, chance))
         how = chance.choice(["stop", "leave out"])
         return lambda: read_people(self.folder / "set", "coco", "val", how), [path.name]
 
     def mpii(self, chance):
-        path = self.folder / "set/annot/valid.json"
-        path.write_bytes(as_json(self.mpii_values, chance))
+        path = self._file("set/annot/valid.json", as_json(self.mpii_values, chance))
         how = chance.choice(["stop", "leave out"])
         return lambda: read_people(self.folder / "set", "mpii", "valid", how), [path.name]
 
     def lsp(self, chance):
-        path = self.folder / "set/joints.mat"
-        data = chance.choice(self.mats) if chance.random() < 0.98 else chance.choice(self.mat_bombs)
-        path.write_bytes(bytes_changed(data, chance) if data not in self.mat_bombs else data)
+        bomb = chance.random() < 0.02
+        data = chance.choice(self.mat_bombs) if bomb else bytes_changed(chance.choice(self.mats), chance)
+        path = self._file("set/joints.mat", data)
         reader, split = chance.choice(["lsp", "lspet"]), chance.choice([[1, 2], [1, 1], [0, 2], [1, 10**9], "a", None])
         return lambda: read_people(self.folder / "set", reader, split), [path.name, "split"]
 
     def pictures(self, chance):
-        """One image of a data set is broken."""
-        path = self.folder / "set/images/val/a.png"
-        path.write_bytes(self._picture(chance))
-        (self.folder / "set/annotations/person_keypoints_val.json").write_text(json.dumps(self.coco_values))
-        return lambda: read_people(self.folder / "set", "coco", "val"), [path.name]
+        """Break one image of a data set."""
+        path = self._file("set/images/val/a.png", self._picture(chance))
+        return lambda: self._read("coco", self.coco_values), [path.name]
 
     def _picture(self, chance):
         if chance.random() < 0.03:
@@ -376,33 +330,26 @@ class Inputs:
         return bytes_changed(picture_bytes(chance.choice(PICTURE_KINDS)), chance)
 
     def own_pictures(self, chance):
-        path = self.folder / f"input.{chance.choice(PICTURE_KINDS)}"
-        path.write_bytes(self._picture(chance))
+        path = self._file(f"input.{chance.choice(PICTURE_KINDS)}", self._picture(chance))
         return lambda: read_picture(path), [path.name]
 
     def videos(self, chance):
-        path = self.folder / "input.mp4"
-        path.write_bytes(bytes_changed(picture_bytes("gif"), chance))
+        path = self._file("input.mp4", bytes_changed(picture_bytes("gif"), chance))
         return lambda: list(Video(path)), [path.name]
 
     def detections(self, chance):
-        path = self.folder / "input.json"
-        path.write_bytes(as_json(self.result_values, chance))
-        listing = self.folder / "set/annotations/person_keypoints_val.json"
-        listing.write_bytes(
-            as_json(self.coco_values, chance) if chance.random() < 0.2 else json.dumps(self.coco_values).encode()
-        )
+        path = self._file("input.json", as_json(self.result_values, chance))
+        images = as_json(self.coco_values, chance) if chance.random() < 0.2 else json.dumps(self.coco_values).encode()
+        listing = self._file(ANNOTATIONS, images)
         return lambda: read_detections(path, self.folder / "set", "val"), [path.name, listing.name, "a.png", "b.png"]
 
     def own_boxes(self, chance):
-        path = self.folder / "input.json"
         values = chance.choice([self.result_values, self.coco_values, [{"file_name": "1.png", "bbox": [1, 1, 9, 9]}]])
-        path.write_bytes(as_json(values, chance))
+        path = self._file("input.json", as_json(values, chance))
         picture = np.zeros((40, 60, 3), np.uint8)
-        return lambda: Detections(path).of("1.png", picture, chance.choice([None, 0])), [path.name]
+        return lambda: Detections(path).find("1.png", picture, chance.choice([None, 0])), [path.name]
 
     def params(self, chance):
-        path = self.folder / "input.yaml"
         text = json.dumps(changed(self.params_values, chance), indent=chance.choice([None, 1]))
         text = text.replace("NaN", ".nan").replace("-Infinity", "-.inf").replace("Infinity", ".inf")
         data = text.encode()
@@ -410,7 +357,7 @@ class Inputs:
             data = self._yaml_changed(text, chance)
         elif chance.random() < 0.1:
             data = bytes_changed(data, chance)
-        path.write_bytes(data)
+        path = self._file("input.yaml", data)
         return lambda: load_params(path), [path.name, "params.yaml"]
 
     def _yaml_changed(self, text, chance):
@@ -430,42 +377,23 @@ class Inputs:
             return chance.choice(whole).encode()
         tokens = [place for place, character in enumerate(text) if character in ':,[{"']
         place = chance.choice(tokens or [0])
-        odd = chance.choice(
-            [
-                "!!python/name:os.system ",
-                "&a ",
-                "*a ",
-                "? ",
-                "- ",
-                "<<: ",
-                "'",
-                '"',
-                "\x00",
-                "!!int ",
-                "|\n",
-                "#",
-                "!!float '.inf'",
-            ]
-        )
+        odd = ["!!python/name:os.system ", "&a ", "*a ", "? ", "- ", "<<: ", "'", '"', "\x00", "!!int ", "|\n", "#"]
+        odd = chance.choice([*odd, "!!float '.inf'"])
         return (text[:place] + odd + text[place + chance.randint(0, 3) :]).encode()
 
     def checkpoints(self, chance):
         suffix = chance.choice([".pth", ".pth", ".safetensors"])
-        path = self.folder / f"input{suffix}"
         data = chance.choice(self.weights[suffix][:3]) if chance.random() < 0.9 else chance.choice(self.weights[suffix])
         if suffix == ".safetensors" and chance.random() < 0.5:
             data = header_changed(data, chance)
         elif chance.random() < 0.9:
             data = bytes_changed(data, chance)
-        path.write_bytes(data)
+        path = self._file(f"input{suffix}", data)
         return lambda: load_checkpoint(self.block, path), [path.name]
 
     def models(self, chance):
-        path = self.folder / "input.safetensors"
-        data = header_changed(self.model, chance)
-        if chance.random() < 0.3:
-            data = bytes_changed(self.model, chance)
-        path.write_bytes(data)
+        change = bytes_changed if chance.random() < 0.3 else header_changed
+        path = self._file("input.safetensors", change(self.model, chance))
 
         def read():
             model = load_model(path)
@@ -474,13 +402,15 @@ class Inputs:
         return read, [path.name, "weights"]
 
     def stores(self, chance):
-        path = self.folder / "input.safetensors"
         kind = chance.randrange(2)
         change = header_changed if chance.random() < 0.5 else tensors_changed
-        data = change(self.crop_stores[kind], chance)
+        data, windows = self.crop_stores[kind]
         if chance.random() < 0.3:
-            data = bytes_changed(data, chance)
-        path.write_bytes(data)
+            windows = bytes_changed(windows, chance)
+        else:
+            data = change(data, chance)
+        path = self._file("input.safetensors", data)
+        self._file("input.bin", windows)
 
         def read():
             store = CropStore(path)
@@ -492,33 +422,19 @@ class Inputs:
         return read, [path.name]
 
     def submissions(self, chance):
-        name = "person_keypoints_val2017_RSN_results"
-        path = self.folder / f"input/{name}.zip"
-        path.parent.mkdir(exist_ok=True)
-        values = as_json(self.result_values, chance)
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            if chance.random() < 0.005:
-                with archive.open(f"{name}.json", "w") as member:
-                    for _ in range(1500):
-                        member.write(b" " * (1 << 20))
-            else:
-                archive.writestr(chance.choice([f"{name}.json"] * 9 + ["../a.json", "a" * 3000]), values)
-        if chance.random() < 0.4:
-            path.write_bytes(bytes_changed(path.read_bytes(), chance))
-        return lambda: check_submission(path), [path.name]
+        path = self._file("input.json", as_json(self.result_values, chance))
+        return lambda: write_submission(path, "val2017", "RSN", self.folder / "input"), [path.name]
 
     def mpii_release(self, chance):
-        path = self.folder / "input.mat"
-        path.write_bytes(bytes_changed(self.release, chance))
+        path = self._file("input.mat", bytes_changed(self.release, chance))
         return lambda: read_test_images(path), [path.name]
 
     def states(self, chance):
         folder = self.folder / "states"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        (folder / "000000001.pt").write_bytes(self.state)
+        self._file("states/000000001.pt", self.state)
         data = chance.choice([self.state, self.weights[".pth"][-1], self.weights[".pth"][3]])
-        (folder / "000000002.pt").write_bytes(bytes_changed(data, chance))
+        self._file("states/000000002.pt", bytes_changed(data, chance))
 
         def read():
             with States(folder) as states:
@@ -527,19 +443,20 @@ class Inputs:
         return read, ["000000002.pt"]
 
 
+def header_and_rest(data):
+    """Return the descriptions in a safetensors file's header, and the bytes after it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
+
+
 def header_changed(data, chance):
-    """A safetensors file with something wrong in what it says of its tensors, or in its metadata."""
-    length = int.from_bytes(data[:8], "little")
-    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+    """Return a safetensors file with a fault in its tensors' descriptions or in its metadata."""
+    header, rest = header_and_rest(data)
     about = header.get("__metadata__")
     if about and chance.random() < 0.6:
         (key,) = about
-        inner = json.loads(about[key])
-        about[key] = (
-            json.dumps(changed(inner, chance))
-            if chance.random() < 0.9
-            else chance.choice(["", "[]", "null", nested(5000)])
-        )
+        text = json.dumps(changed(json.loads(about[key]), chance))
+        about[key] = text if chance.random() < 0.9 else chance.choice(["", "[]", "null", nested(5000)])
     else:
         header = changed(header, chance)
     text = json.dumps(header).encode()
@@ -547,26 +464,23 @@ def header_changed(data, chance):
 
 
 def tensors_changed(data, chance):
-    """A safetensors file, its checksums and sizes right, with numbers in a small tensor that cannot be."""
-    length = int.from_bytes(data[:8], "little")
-    header, rest = json.loads(data[8 : 8 + length]), bytearray(data[8 + length :])
-    names = [name for name in header if name not in ("__metadata__", "pixels")]
-    name = chance.choice(["offsets", "image_rows", *names])
+    """Return a safetensors file with impossible numbers in a small tensor."""
+    header, rest = header_and_rest(data)
+    name = chance.choice(["offsets", "image_rows", *(name for name in header if name != "__metadata__")])
     first, last = header[name]["data_offsets"]
-    numbers = np.frombuffer(bytes(rest[first:last]), {"I64": "<i8", "F64": "<f8"}[header[name]["dtype"]]).copy()
+    numbers = np.frombuffer(rest[first:last], {"I64": "<i8", "F64": "<f8"}[header[name]["dtype"]]).copy()
     absurd = [-1, 2**62, -(2**63), 10**6, 3] if numbers.dtype.kind == "i" else [np.nan, np.inf, -1e308, 0]
     with warnings.catch_warnings(action="ignore"):
         numbers[chance.randrange(len(numbers))] = chance.choice(absurd)
-    rest[first:last] = numbers.tobytes()
-    return data[: 8 + length] + bytes(rest)
+    return data[: len(data) - len(rest)] + rest[:first] + numbers.tobytes() + rest[last:]
 
 
 class TooLong(BaseException):
-    pass
+    """Raised in the midst of an input that takes longer than SECONDS."""
 
 
 def judge(read, places):
-    """(verdict, details) of one input: "handled", "refused", or what went wrong."""
+    """Return (verdict, details) of one input: "handled", "refused", or the kind of failure."""
 
     def too_long(*_):
         raise TooLong
@@ -590,58 +504,43 @@ def judge(read, places):
         signal.alarm(0)
 
 
-def peak_memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def fuzz(folder, count, seed=0):
-    """Read `count` malformed inputs, in processes of AT_ONCE each. Returns a data frame, one row an input: number,
-    kind, verdict, details, memory (bytes that it added to its process's peak)."""
+    """Read `count` malformed inputs, AT_ONCE per process: a data frame, one row per input, with columns number, kind,
+    verdict, details and memory (bytes added to its process's peak)."""
     inputs, rows, first = Inputs(folder, seed), [], 0
+    log = inputs.folder / "rows"
     while first < count:
-        reader, writer = os.pipe()
         numbers = range(first, min(first + AT_ONCE, count))
-        process = forked(partial(_read_all, inputs, numbers, writer), writer)
-        os.close(writer)
-        some, crashed = _collect(reader, process)
+        log.write_text("")
+        process = started(_read_all, inputs, numbers, log)
+        while process.is_alive():
+            size = log.stat().st_size
+            process.join(3 * SECONDS)
+            if process.is_alive() and log.stat().st_size == size:  # hangs where no alarm can reach it
+                process.kill()
+        some = [json.loads(line) for line in log.read_text().splitlines()]
         rows += some
         first += len(some)
-        if crashed and len(some) < len(numbers):
-            rows.append({"number": first, "kind": "?", "verdict": "crashed", "details": crashed, "memory": 0})
+        if len(some) < len(numbers):
+            details = f"status {process.exitcode}"
+            rows.append({"number": first, "kind": "?", "verdict": "crashed", "details": details, "memory": 0})
             first += 1
     return pd.DataFrame(rows)
 
 
-def _read_all(inputs, numbers, pipe):
+def _read_all(inputs, numbers, log):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (16 * MEMORY, 16 * MEMORY))  # rather than take the machine down
     os.chdir(inputs.folder)
     for number in numbers:
         kind, read, places = inputs.write(number)
-        before = peak_memory()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         verdict, details = judge(read, places)
-        memory = peak_memory() - before
+        memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         if verdict in ("handled", "refused") and memory > MEMORY:
             verdict, details = "memory", f"{memory / MEMORY:.1f} GiB"
         if Path("executed").exists():
             verdict = "executed"
         row = {"number": number, "kind": kind, "verdict": verdict, "details": details[:1000], "memory": memory}
-        os.write(pipe, json.dumps(row).encode() + b"\n")
-
-
-def _collect(reader, process):
-    """The rows that a process writes, and how it ended where not well."""
-    text = b""
-    while select.select([reader], [], [], 3 * SECONDS)[0]:
-        some = os.read(reader, 1 << 16)
-        if not some:
-            break
-        text += some
-    else:
-        os.kill(process, signal.SIGKILL)
-    os.close(reader)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    *lines, rest = text.decode().split("\n")
-    rows = [json.loads(line) for line in lines if line.startswith('{"number"')]
-    tail = "\n".join([line for line in lines if not line.startswith('{"number"')] + [rest])
-    return rows, (f"status {status} {tail}" if status else "")
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")

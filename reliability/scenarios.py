@@ -1,8 +1,8 @@
-"""What a user's machine may do to `dvc repro`: the same run twice, several at once, odd places, little of everything.
+"""`dvc repro` wherever a user may run it: twice, several at once, in odd places, with little of everything.
 
-Each scenario is a function of the finished small project (`Base`) that does what its first line says with real commands
-and returns what came of it in words. It raises Failed where something was lost or other bytes came out, and CannotTry
-where this machine does not let it be tried.
+Each scenario is a function of the finished small project (`Base`): with real commands it does the thing named by its
+first line, and returns the outcome in words. It raises Failed if something was lost or other bytes came out, and
+CannotTry if this machine does not let it be tried.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from soak import ROOT, write_small_params
+from checkout import Command, Failed, commit_all, copy_checkout, ended, git, run, user_environment, wait_for
+
+from reliability.soak import write_small_params
 
 RUN = "tiny-0"
 TRAIN = f"train@demo-{RUN}"
 ITERATIONS = 40  # of the small project's training: long enough to be stopped in the midst of it
-PATIENCE = 600  # seconds; a command that takes longer hangs
 MADE = {
-    "crops": "work/crops/**/*.safetensors",
+    "crops": "work/crops/demo/*",
     "weights": "work/models/**/*.safetensors",
     "curves": "results/demo/train/**/*.tsv",
     "predictions": "work/predictions/**/*.json",
@@ -39,89 +40,12 @@ MADE = {
 TRAINED = ("crops", "weights", "curves")
 
 
-class Failed(Exception):
-    """Something was lost, or other bytes came out."""
-
-
 class CannotTry(Exception):
-    """This machine does not let a scenario be tried."""
-
-
-def user_environment(**changes):
-    """The variables of a user's shell, with one thread so that others at work change no bytes. None takes one away."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GIT_", "DVC_"))}
-    kept |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "OMP_NUM_THREADS": "1"}
-    return {name: value for name, value in (kept | changes).items() if value is not None}
-
-
-class Command(subprocess.Popen):
-    """A command, started in the project as a user would; `changes`: of the environment."""
-
-    def __init__(self, project, *command, **changes):
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115, as long as the command
-        streams = {"stdin": subprocess.DEVNULL, "stdout": self.file, "stderr": subprocess.STDOUT}
-        super().__init__(list(map(str, command)), cwd=project, env=user_environment(**changes), **streams)
-
-    def said(self):
-        """What it wrote so far, both streams together."""
-        return os.pread(self.file.fileno(), os.fstat(self.file.fileno()).st_size, 0).decode(errors="replace")
-
-    def __str__(self):
-        return " ".join(self.args)
-
-
-def ended(command, code=0):
-    """The output of a command once it ended with `code` (None: any)."""
-    try:
-        command.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        command.kill()
-        command.wait()
-        raise Failed(f"`{command}` hangs: {command.said()[-1000:]}") from None
-    output = command.said()
-    if code is not None and command.returncode != code:
-        raise Failed(f"`{command}` ended with {command.returncode}: {output[-2000:]}")
-    if "Traceback" in output:
-        raise Failed(f"`{command}` shows a stack trace: {output[-2000:]}")
-    return output
-
-
-def wait_for(condition, command, what):
-    """Wait until a condition holds while a command runs."""
-    begun = time.monotonic()
-    while not condition():
-        if command.poll() is not None or time.monotonic() - begun > PATIENCE:
-            command.kill()
-            raise Failed(f"`{command}` never {what}: {command.said()[-1000:]}")
-        time.sleep(0.005)
-
-
-def run(project, *command, code=0, **changes):
-    return ended(Command(project, *command, **changes), code)
-
-
-def git(project, *arguments):
-    return run(project, "git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments)
-
-
-def copy_checkout(folder):
-    """The project's files as they stand, without results and dvc.lock."""
-    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and not name.startswith(("results/", "dvc.lock")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-
-
-def commit_all(project):
-    if not (project / ".git").exists():
-        git(project, "init", "--quiet")
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "as it stands")
+    """Raised if a machine does not let a scenario be tried."""
 
 
 def hashes(project, kinds=MADE):
-    """Twelve digits of the SHA-256 of what a project's commands made, {kind: digits}, names and contents."""
+    """Return {kind: digits}, twelve of the SHA-256 of a project's files of each kind, names and contents."""
     found = {}
     for kind in kinds:
         paths = sorted(path for path in project.glob(MADE[kind]) if path.is_file())
@@ -130,20 +54,16 @@ def hashes(project, kinds=MADE):
     return found
 
 
-def in_words(found):
-    return ", ".join(f"{kind} {digits}" for kind, digits in found.items())
-
-
 def check_same(wanted, found):
-    """Raise Failed where what was found are other bytes than wanted, or none."""
+    """Raise Failed if the hashes found are others than those wanted, or of nothing."""
     other = [kind for kind in found if found[kind] != wanted[kind] or found[kind] == "none"]
     if other:
-        wanted = {kind: wanted[kind] for kind in other}
-        raise Failed(f"other bytes: {in_words({kind: found[kind] for kind in other})}, not {in_words(wanted)}")
+        pairs = ", ".join(f"{kind} {found[kind]}, not {wanted[kind]}" for kind in other)
+        raise Failed(f"other bytes: {pairs}")
 
 
 def message(output):
-    """The project's own message in the output of a command."""
+    """Return the project's own message in the output of a command."""
     own = [line for line in output.splitlines() if line.startswith("error: ")]
     if len(own) != 1:
         raise Failed(f"{len(own)} messages instead of one: {output[-2000:]}")
@@ -152,14 +72,14 @@ def message(output):
 
 @dataclass(frozen=True)
 class Base:
-    """The small project, all of it made once by `dvc repro`, and the hashes of what it made."""
+    """The small project, all of it made once by `dvc repro`, and the hashes of the files made."""
 
     project: Path
     made: dict
 
     @contextlib.contextmanager
     def clone(self, name="clone", data=True):
-        """A git clone in a folder of its own; with `data`, the people are in it."""
+        """Yield a git clone in a folder of its own, with the people in it unless `data` is False."""
         with tempfile.TemporaryDirectory(dir=self.project.parent) as folder:
             project = Path(folder) / name
             git(self.project, "clone", "--quiet", str(self.project), str(project))
@@ -169,19 +89,19 @@ class Base:
 
     @contextlib.contextmanager
     def prepared(self):
-        """A clone whose crops are made."""
+        """Yield a clone whose crops are made."""
         with self.clone() as project:
             shutil.copytree(self.project / "work/crops", project / "work/crops")
             yield project
 
     def check(self, project, kinds=TRAINED):
-        """Raise Failed where a project has other bytes than this one; returns in words what is the same."""
+        """Raise Failed if a project has other bytes than this one; else say in words that it has the same."""
         check_same(self.made, hashes(project, kinds))
         return "the same bytes" if kinds is MADE else f"the same bytes of {', '.join(kinds)}"
 
 
 def make_base(folder):
-    """The small project, with everything made in it."""
+    """Return the small project, with everything made in it."""
     project = folder / "project"
     copy_checkout(project)
     write_small_params(project / "params.yaml", ITERATIONS)
@@ -225,13 +145,13 @@ def pushed_and_pulled(base):
 
 def train(project, seed=0):
     """Start the training of a seed from the command line."""
-    run = ("--dataset", "demo", "--model", "tiny", "--seed", seed)
-    return Command(project, sys.executable, "-m", "rsnlib", "train", *run)
+    chosen = ("--dataset", "demo", "--model", "tiny", "--seed", seed)
+    return Command(project, sys.executable, "-m", "rsnlib", "train", *chosen)
 
 
-def logged(project, seed=0):
-    """How many iterations the curve of a training has."""
-    path = project / f"results/demo/train/tiny-{seed}/plots/metrics/loss.tsv"
+def logged(project):
+    """Return the number of iterations in the training's curve."""
+    path = project / f"results/demo/train/{RUN}/plots/metrics/loss.tsv"
     with contextlib.suppress(FileNotFoundError):
         return max(0, path.read_text().count("\n") - 1)
     return 0
@@ -328,7 +248,7 @@ def full_disk(base):
 
 @contextlib.contextmanager
 def mounted(folder, *arguments):
-    """Something mounted at a folder, which is made where there is none."""
+    """Mount something at a folder, which is made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     source = () if "--bind" in arguments else ("none",)
     tried = subprocess.run(["mount", *arguments, *source, folder], capture_output=True, text=True)
@@ -340,16 +260,13 @@ def mounted(folder, *arguments):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def reproduce(base, project, *prefix, stage=TRAIN, kinds=TRAINED, **changes):
-    """`dvc repro` of the data and the training; returns in words that it made the same as in the base."""
-    output = run(project, *prefix, "dvc", "repro", *([stage] if stage else []), **changes)
+def reproduce(base, project, *prefix, everything=False, **changes):
+    """Run `dvc repro`, of the data and the training or of every stage; say in words that it made the same bytes as in
+    the base."""
+    output = run(project, *prefix, "dvc", "repro", *([] if everything else [TRAIN]), **changes)
     if output.count("Running stage") < 2:
         raise Failed(f"`dvc repro` did not train: {output[-1000:]}")
-    return base.check(project, kinds)
-
-
-def reproduce_all(base, project, *prefix, **changes):
-    return reproduce(base, project, *prefix, stage=None, kinds=MADE, **changes)
+    return base.check(project, MADE if everything else TRAINED)
 
 
 def read_only_data(base):
@@ -391,7 +308,7 @@ def all_data_behind_a_link(base):
 def odd_names(base):
     """The checkout's path has spaces, quotes and letters beyond ASCII, `naïve \'Läufer\' 人 $HOME`; every stage"""
     with base.clone("naïve 'Läufer' 人 $HOME") as project:
-        return reproduce_all(base, project)
+        return reproduce(base, project, everything=True)
 
 
 # ---- Surroundings
@@ -400,7 +317,7 @@ def odd_names(base):
 def no_utf8(base):
     """`LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0`; every stage"""
     with base.clone() as project:
-        return reproduce_all(base, project, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        return reproduce(base, project, everything=True, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 
 
 def no_git_identity(base):
@@ -408,12 +325,8 @@ def no_git_identity(base):
     with base.clone() as project:
         (project.parent / "home").mkdir()
         changes = {"HOME": str(project.parent / "home"), "GIT_CONFIG_NOSYSTEM": "1", "XDG_CONFIG_HOME": None}
-        if (
-            subprocess.run(
-                ["git", "var", "GIT_AUTHOR_IDENT"], env=user_environment(**changes), capture_output=True
-            ).returncode
-            == 0
-        ):
+        identity = ["git", "var", "GIT_AUTHOR_IDENT"]
+        if not subprocess.run(identity, env=user_environment(**changes), capture_output=True).returncode:
             raise CannotTry("git makes an identity of the machine's name")
         return reproduce(base, project, **changes)
 
@@ -431,7 +344,7 @@ def no_network(base):
     if tried.returncode:
         raise CannotTry(f"no right to leave the network: {tried.stderr.strip()}")
     with base.clone() as project:
-        return reproduce_all(base, project, *prefix)
+        return reproduce(base, project, *prefix, everything=True)
 
 
 def one_core(base):
@@ -443,13 +356,13 @@ def one_core(base):
 def little_memory(base):
     """2 GiB of memory and no swap for all processes together (a cgroup); every stage"""
     with base.clone() as project, memory_group(2 << 30) as (group, peak):
-        return f"{reproduce_all(base, project, *group)}; at most {peak() / 2**30:.2f} GiB"
+        return f"{reproduce(base, project, *group, everything=True)}; at most {peak() / 2**30:.2f} GiB"
 
 
 @contextlib.contextmanager
 def memory_group(limit):
-    """A cgroup, of version 1 or 2, with at most `limit` bytes: what to put before a command, and a function that gives
-    the most that was taken, in bytes."""
+    """Yield a cgroup, of version 1 or 2, with at most `limit` bytes: the words to put before a command, and a function
+    that returns the most bytes taken."""
     root = Path("/sys/fs/cgroup")
     old = (root / "memory").is_dir()
     folder = (root / "memory" if old else root) / f"rsnlib-{os.getpid()}"
@@ -480,8 +393,8 @@ SECTIONS = {
 
 
 def try_all(base):
-    """Every scenario on the base: a data frame, one row each, with columns section, tried, verdict ("survived",
-    "FAILED" or "cannot be tried here"), came of it and seconds."""
+    """Try every scenario on the base: a data frame, one row per scenario, with columns section, tried, verdict
+    ("survived", "FAILED" or "cannot be tried here"), came of it and seconds."""
     rows = []
     for section, scenarios in SECTIONS.items():
         for scenario in scenarios:

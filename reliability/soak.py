@@ -1,14 +1,14 @@
-"""A training killed at random moments, again and again: what it leaves in the end are the bytes of one that was not."""
+"""A training killed at random moments, again and again: it ends with the bytes of an uninterrupted one."""
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -21,59 +21,56 @@ from ruamel.yaml import YAML
 from rsnlib.__main__ import main as command_line
 from rsnlib.demo.annotate import draw_people
 from rsnlib.models import network
-from rsnlib.stages import prepare as prepare_stage
+from rsnlib.stages.prepare import prepare
 from rsnlib.training import loop as training
 
 ROOT = Path(__file__).resolve().parents[1]
+ITERATIONS = 12  # per training
 
 
-def forked(work, pipe=None):
-    """Start a copy of this process that does `work()` and ends; returns its id. Everything is imported already."""
-    sys.stdout.flush()
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-        torch.set_num_threads(1)
-        work()
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        if pipe is not None:
-            os.write(pipe, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
+def started(work, *given):
+    """Start a copy of this process, all imports done, that calls `work(*given)` silently on one thread and ends."""
+    process = multiprocessing.get_context("fork").Process(target=_quietly, args=(work, *given))
+    process.start()
+    return process
 
 
-def write_small_params(path, iterations=12):
-    """The project's params.yaml with one run on the demo, the smallest there is."""
+def _quietly(work, *given):
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    torch.set_num_threads(1)
+    work(*given)
+
+
+def write_small_params(path, iterations=ITERATIONS):
+    """Write the project's params.yaml with one run on the demo, the smallest there is."""
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     demo = values["datasets"]["demo"] | {"input_size": [64, 64], "more_input_sizes": {}}
-    demo["schedule"] |= {"batch_size": 2, "epochs": None, "iterations": iterations, "warmup": 2}
-    values |= {"datasets": {"demo": demo}, "models": {"tiny": {"block": "bottleneck", "depths": [1, 1, 1, 1]}}}
-    values |= {"model_lists": {}, "ablations": {}, "run": {"datasets": ["demo"], "models": ["tiny"], "seeds": [0]}}
+    demo["recipe"] |= {"batch_size": 2, "length": {"iterations": iterations}, "warmup": 2}
+    tiny = {"network": "res18", "depths": [1, 1, 1, 1]}
+    run = {"datasets": ["demo"], "models": {"tiny": tiny}, "seeds": [0]}
+    values |= {"datasets": {"demo": demo}, "model_lists": {}, "ablations": {}, "run": run}
     values["train"] |= {"precision": "float32", "validations": 2}
     YAML(typ="safe").dump(values, path)
 
 
 def small_project(folder):
-    """A folder with those parameters and eight drawn people, prepared."""
+    """Make a folder with those parameters and eight drawn people, prepared."""
     folder.mkdir()
     write_small_params(folder / "params.yaml")
+    for name in ("dvc.yaml", "notebooks", "rsnlib"):  # their fingerprint is part of a checkpoint's name
+        (folder / name).symlink_to(ROOT / name)
     with contextlib.chdir(folder):
-        _, status = os.waitpid(forked(lambda: (draw_people("data/demo", 8, 4), prepare_stage.prepare("demo"))), 0)
-    assert status == 0, "the small project could not be prepared"
+        process = started(lambda: (draw_people("data/demo", 8, 4), prepare("demo")))
+        process.join()
+    assert process.exitcode == 0, "the small project could not be prepared"
     return folder
 
 
 def train_as_a_user():
-    """What `python -m rsnlib train` does, but that it keeps a state after every iteration, of a quarter as wide a
-    network: starting is most of what a kill costs."""
+    """Run `python -m rsnlib train` with a checkpoint after every iteration, of a network a quarter as wide: starting is
+    most of the cost of a kill."""
     network.WIDTHS, network.UP_CHANNELS = (16, 32, 64, 128), 64
     training.SAVE_EVERY, training.SAVE_SHARE = 0, float("inf")
     sys.argv = ["rsnlib", "train", "--dataset", "demo", "--model", "tiny"]
@@ -81,7 +78,7 @@ def train_as_a_user():
 
 
 def outcome(folder):
-    """What a finished run leaves: SHA-256 of its weights and of its curves."""
+    """Return the SHA-256 of a finished run's weights and of its curves."""
     curves = sorted((folder / "results/demo/train/tiny-0/plots/metrics").rglob("*.tsv"))
     curves = [pd.read_csv(path, sep="\t").drop(columns="timestamp", errors="ignore").to_csv() for path in curves]
     weights = (folder / "work/models/demo/tiny-0.safetensors").read_bytes()
@@ -98,29 +95,34 @@ def damage(path, chance):
 
 
 def soak(folder, kills, seed=0):
-    """Train the small project again and again, killed `kills` times at random moments; whenever a training ends, its
-    weights must be the bytes of one that nothing interrupted. Returns the figures of the report."""
-    chance, started = random.Random(seed), time.monotonic()  # every fourth kill is SIGTERM, one in five damages a state
+    """Train the small project again and again, killed `kills` times at random moments, and return the report's counts.
+
+    Whenever a training ends, its weights must be the bytes of an uninterrupted one. Every fourth kill is SIGTERM, the
+    others SIGKILL; after one in five the newest checkpoint is damaged.
+    """
+    chance, begun_at = random.Random(seed), time.monotonic()
     with contextlib.chdir(small_project(folder)):
         begun = time.monotonic()
-        _, status = os.waitpid(forked(train_as_a_user), 0)
-        assert status == 0, "the uninterrupted training failed"
+        process = started(train_as_a_user)
+        process.join()
+        assert process.exitcode == 0, "the uninterrupted training failed"
         whole = time.monotonic() - begun
         wanted, found = outcome(folder), Counter()
         shutil.rmtree("work/state")
-        while found["kills"] < kills or found["finished"] == 0 or found["under way"]:
-            process, begun = forked(train_as_a_user), time.monotonic()
+        while found["kills"] < kills or found["trainings ended"] == 0 or found["under way"]:
+            process, begun = started(train_as_a_user), time.monotonic()
             if found["kills"] < kills:
-                if chance.random() < 0.9:  # after a state has been begun; else while the process starts
+                if chance.random() < 0.9:  # after a checkpoint was begun; else while the process starts
                     before = states_in(folder)
                     while states_in(folder) == before and time.monotonic() - begun < 2 * whole:
                         time.sleep(0.001)
                 time.sleep(chance.uniform(0, chance.choice([0.01, whole / 12])))
                 kind = signal.SIGTERM if found["kills"] % 4 == 3 else signal.SIGKILL
-                os.kill(process, kind)
-            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                os.kill(process.pid, kind)
+            process.join()
+            status = process.exitcode
             if status == 0:
-                found["finished"] += 1
+                found["trainings ended"] += 1
                 found["under way"] = 0
                 assert outcome(folder) == wanted, f"after {found['kills']} kills the weights or curves are others"
                 shutil.rmtree("work/state")
@@ -130,19 +132,19 @@ def soak(folder, kills, seed=0):
             assert status != 1 or kind == signal.SIGTERM, "a training failed by itself"
             found["kills"] += 1
             found["under way"] = 1
-            found["SIGTERM" if kind == signal.SIGTERM else "SIGKILL"] += 1
-            found["saved by SIGTERM"] += status == 1
-            found["while a state was written"] += any(Path("work/state").glob("*/.*.pt.*"))
+            found[f"by {kind.name}"] += 1
+            found["with a checkpoint saved on SIGTERM"] += status == 1
+            found["while a checkpoint was written"] += any(Path("work/state").glob("*/.*.pt.*"))
             kept = sorted(Path("work/state").glob("*/*.pt"))
-            assert len(kept) <= 3, f"{len(kept)} states are kept"
-            if len(kept) > 1 and found["kills"] >= 5 * (found["newest state damaged"] + 1):
+            assert len(kept) <= 3, f"{len(kept)} checkpoints are kept"
+            if len(kept) > 1 and found["kills"] >= 5 * (found["newest checkpoint damaged"] + 1):
                 damage(kept[-1], chance)
-                found["newest state damaged"] += 1
+                found["newest checkpoint damaged"] += 1
     del found["under way"]
-    seconds = time.monotonic() - started
-    return {**found, "iterations": 12, "weights": wanted[0], "curves": wanted[1], "seconds": seconds}
+    about = {"iterations per training": ITERATIONS, "weights, SHA-256": wanted[0], "curves, SHA-256": wanted[1]}
+    return {**found, **about, "seconds": time.monotonic() - begun_at}
 
 
 def states_in(folder):
-    """The names in the folder of states, finished and unfinished."""
+    """Return the names of checkpoints, finished and unfinished."""
     return sorted(path.name for path in (folder / "work" / "state").glob("*/*"))

@@ -1,52 +1,33 @@
 # ruff: noqa: E501, the report's paragraphs
-"""What is never lost and what never gets in: a training killed at random moments, `dvc repro` wherever a user may run it,
-and malformed files of every kind.
-
-    python tests/reliability.py --kills 100 --inputs 20000 -o results/reliability.md
-
-tests/soak.py, tests/scenarios.py and tests/malformed.py are its three parts; tests/test_reliability.py does with fewer.
-"""
+"""The command line: python reliability writes results/reliability.md."""
 
 import argparse
 import platform
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
 import pandas as pd
-import safetensors
-import torch
-from malformed import MEMORY, SECONDS, fuzz
-from PIL import Image
-from scenarios import ITERATIONS, make_base, try_all
-from soak import soak
 
+from reliability.malformed import MEMORY, SECONDS, fuzz
+from reliability.scenarios import ITERATIONS, make_base, try_all
+from reliability.soak import soak
 from rsnlib.files import whole_file
-
-SOAKED = {
-    "kills": "kills survived",
-    "SIGKILL": "of these SIGKILL",
-    "SIGTERM": "of these SIGTERM",
-    "saved by SIGTERM": "stopped by SIGTERM with a state saved",
-    "while a state was written": "killed while a state was being written",
-    "newest state damaged": "newest state damaged before going on",
-    "finished": "trainings that ended",
-    "iterations": "iterations a training",
-    "weights": "weights, SHA-256",
-    "curves": "curves, SHA-256",
-}
 
 
 def soak_section(soaked):
-    """A training killed at random moments: what soak.soak counted, as text."""
-    rows = pd.Series({text: soaked.get(key, 0) for key, text in SOAKED.items()}, dtype=object).rename_axis("what")
+    """Return soak.soak's counts as text."""
+    rows = pd.Series(soaked, dtype=object).drop("seconds").rename_axis("what")
     return f"""## A training killed at random moments
 
-`python -m rsnlib train` on eight drawn people (CPU, float32), of a network a quarter as wide as ours and with a state kept after
-every iteration, so that a kill costs little; killed again and again, most often while or just after a state is written;
-sometimes the newest state is damaged besides. Each time a training ends, its weights and curves must be those of one that
+`python -m rsnlib train` on eight drawn people (CPU, float32), of a network a quarter as wide as ours and with a checkpoint after
+every iteration, so that a kill costs little; killed again and again, most often while or just after a checkpoint is written;
+sometimes the newest checkpoint is damaged besides. Each time a training ends, its weights and curves must be those of one that
 nothing interrupted, byte by byte; then the next begins. {soaked["seconds"]:.0f} s.
 
 {rows.rename("").to_markdown(disable_numparse=True)}
@@ -56,7 +37,7 @@ Every training that ended had the weights and curves of the uninterrupted one.
 
 
 def scenarios_section(made, rows, seconds):
-    """What scenarios.try_all gave, as text: a table a section. made: hashes of the base"""
+    """Return the rows of scenarios.try_all as text, one table per section. made: hashes of the base"""
     tables = [
         f"### {section}\n\n{some.drop(columns='section').to_markdown(index=False, floatfmt='.0f')}\n"
         for section, some in rows.groupby("section", sort=False)
@@ -64,9 +45,9 @@ def scenarios_section(made, rows, seconds):
     made = pd.Series(made, name="SHA-256, first digits").rename_axis("made by the first `dvc repro`")
     return f"""## `dvc repro` wherever a user may run it
 
-A git checkout of the project whose `params.yaml` has one small run: eight drawn people to train on and four to judge by, crops
-of 64 x 64, a network of one bottleneck a level and {ITERATIONS} iterations; all stages of `dvc.yaml` are the project's. Commands
-are run as a user runs them, each line in a fresh git clone, with one thread. What is made must be the bytes that the first
+A git checkout of the project whose `params.yaml` has one small run: eight drawn people to train on and four to validate on, crops
+of 64 x 64, a network of one bottleneck per level and {ITERATIONS} iterations; all stages of `dvc.yaml` are the project's. Commands
+are run as a user runs them, each line in a fresh git clone, with one thread. The files made must be the bytes that the first
 `dvc repro` made: all of them where every stage is run, else crops, weights and curves. {seconds:.0f} s.
 
 {made.to_markdown(disable_numparse=True)}
@@ -75,7 +56,7 @@ are run as a user runs them, each line in a fresh git clone, with one thread. Wh
 
 
 def inputs_section(rows, seconds):
-    """What malformed.fuzz gave, as text."""
+    """Return the rows of malformed.fuzz as text, counted by kind of input."""
     counts = rows.pivot_table(index="kind", columns="verdict", values="number", aggfunc="count", fill_value=0)
     counts.insert(0, "inputs", counts.sum(axis=1))
     counts["peak memory (MiB)"] = (rows.groupby("kind")["memory"].max() / 2**20).round().astype(int)
@@ -86,7 +67,7 @@ def inputs_section(rows, seconds):
     return f"""## Malformed files
 
 {len(rows):,} inputs, each made from a valid one: structured text with values exchanged, removed, repeated, absurd; bytes cut,
-changed, inserted; headers that promise what is not there; small files that decompress to gigabytes. Each must be handled, or
+changed, inserted; headers that promise more than there is; small files that decompress to gigabytes. Each must be handled, or
 refused with the project's own error that names the place, in {SECONDS} s and {MEMORY >> 30} GiB. {seconds:.0f} s.
 
 {counts.to_markdown()}
@@ -96,7 +77,8 @@ refused with the project's own error that names the place, in {SECONDS} s and {M
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Run the three trials and write the report; exit status 1 if anything was lost or got in."""
+    parser = argparse.ArgumentParser(prog="python reliability", description=main.__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("-o", "--output", default="results/reliability.md")
@@ -119,10 +101,9 @@ def main():
         inputs = fuzz(folder / "inputs", arguments.inputs)
         add(inputs_section(inputs, time.monotonic() - begun))
 
-    versions = {"Python": platform.python_version(), "PyTorch": torch.__version__, "NumPy": np.__version__}
-    versions |= {"Pillow": Image.__version__, "safetensors": safetensors.__version__}
-    made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    command = f"python tests/reliability.py --kills {arguments.kills} --inputs {arguments.inputs}"
+    packages = [f"{name} {version(name)}" for name in ("torch", "numpy", "pillow", "safetensors")]
+    made = ", ".join([f"Python {platform.python_version()}", *packages])
+    command = f"python reliability --kills {arguments.kills} --inputs {arguments.inputs}"
     head = f"# Nothing is lost, nothing gets in\n\nWritten by `{command}` in {time.monotonic() - started:.0f} s; {made}; seed 0.\n"
     with whole_file(output, "w") as file:
         file.write("\n".join([head, *sections]))

@@ -1,0 +1,1 @@
+"""Speed, beside the released code: python -m rsnlib bench."""
