@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures for every test."""
 
 import contextlib
 import json
@@ -7,25 +7,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest -n runs a process a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest -n runs one process per core
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
 from rsnlib.config import load_params
-from rsnlib.data.readers import People
+from rsnlib.data.people import People
 from rsnlib.data.skeletons import COCO
 from rsnlib.demo.annotate import draw_people
-from rsnlib.stages import evaluate as evaluate_stage
-from rsnlib.stages import layout
-from rsnlib.stages import prepare as prepare_stage
-from rsnlib.stages import train as train_stage
-
-ROOT = Path(__file__).resolve().parents[1]
+from rsnlib.stages.evaluate import evaluate
+from rsnlib.stages.layout import runs
+from rsnlib.stages.prepare import prepare
+from rsnlib.stages.train import train
 
 
 @pytest.fixture(scope="session")
@@ -107,33 +106,35 @@ def trained_project(tmp_path_factory):
     draw_people(project / "data" / "demo", train=12, val=6)
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     shape = {"depths": [1, 1, 1, 1]}
-    for section in ("model_lists", "ablations"):
-        params[section].clear()
-    params["models"] = {"plain": shape | {"block": "bottleneck"}, "steps-prm": shape | {"attention": "prm"}}
-    params["run"] |= {"models": list(params["models"]), "seeds": [0]}
+    params["run"]["models"] = {
+        "plain": shape | {"network": "res18"},
+        "steps-prm": shape | {"network": "rsn18", "attention": "prm"},
+    }
     params["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {}}
-    params["datasets"]["demo"]["schedule"]["batch_size"] = 4
-    params["train"] |= {"epochs": 1, "validations": 1}
+    params["datasets"]["demo"]["recipe"] |= {"batch_size": 4, "length": {"epochs": 1}}
+    params["train"]["validations"] = 1
     YAML().dump(params, project / "params.yaml")
+    for name in ("dvc.yaml", "notebooks", "rsnlib"):
+        (project / name).symlink_to(ROOT / name)
     with contextlib.chdir(project):
-        prepare_stage.prepare("demo")
-        for model, seed in layout.runs("demo"):
-            train_stage.train("demo", model, seed)
-            evaluate_stage.evaluate("demo", model, seed)
+        prepare("demo")
+        for model, seed in runs("demo"):
+            train("demo", model, seed)
+            evaluate("demo", model, seed)
     return project
 
 
 @pytest.fixture
 def project(trained_project, tmp_path, monkeypatch):
-    """A copy of `trained_project` of one's own, and the current folder in it."""
-    shutil.copytree(trained_project, tmp_path / "project", copy_function=os.link)
+    """A fresh copy of `trained_project`, as the current folder."""
+    shutil.copytree(trained_project, tmp_path / "project", symlinks=True, copy_function=os.link)
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
 
 
 @pytest.fixture(scope="session")
 def make_people():
-    """A function that makes COCO people, all of them in one picture; what it takes is broadcast to one row a person."""
+    """A function that makes COCO people in one picture, its arguments broadcast to one row per person."""
 
     def make(picture, boxes, keypoints, visible=2, path="picture.png"):
         boxes = np.array(boxes, float).reshape(-1, 4)
@@ -149,6 +150,7 @@ def make_people():
             visible=np.broadcast_to(visible, (count, len(COCO))).copy(),
             areas=boxes[:, 2] * boxes[:, 3],
             scores=np.ones(count),
+            categories=np.ones(count, int),
         )
 
     return make

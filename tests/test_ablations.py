@@ -12,26 +12,29 @@ from ruamel.yaml import YAML
 from rsnlib.config import load_params, project_root
 from rsnlib.errors import UserError
 from rsnlib.models import network
-from rsnlib.stages import evaluate as evaluate_stage
-from rsnlib.stages import figures as figures_stage
-from rsnlib.stages import layout
-from rsnlib.stages import networks as networks_stage
-from rsnlib.stages import prepare as prepare_stage
-from rsnlib.stages import tables as tables_stage
-from rsnlib.stages import train as train_stage
+from rsnlib.stages.artifacts import load_run
+from rsnlib.stages.evaluate import evaluate, predicted_crops
+from rsnlib.stages.figures import heads_of
+from rsnlib.stages.networks import networks
+from rsnlib.stages.prepare import prepare
+from rsnlib.stages.results import load_metrics
+from rsnlib.stages.stores import load_store
+from rsnlib.stages.tables import tables
+from rsnlib.stages.train import train
 from rsnlib.training.states import States
 
 
 @pytest.fixture
 def project(tmp_path, demo_folder, monkeypatch):
-    """A function: change params.yaml of a folder with eight drawn people, where networks are narrow, with one block a
+    """A function: change params.yaml of a folder with eight drawn people, where networks are narrow, with one block per
     level, and trained for two batches."""
     values = json.loads(json.dumps(YAML(typ="safe").load(project_root() / "params.yaml")))
     values["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {"large": [96, 96]}}
-    values["datasets"]["demo"]["schedule"]["batch_size"] = 4
-    values["train"] |= {"epochs": 1, "validations": 1}
-    for line in values["models"].values():
-        line["depths"] = [1, 1, 1, 1]
+    values["datasets"]["demo"]["recipe"] |= {"batch_size": 4, "length": {"epochs": 1}}
+    values["train"]["validations"] = 1
+    for lines in values["ablations"].values():
+        for line in lines.values():
+            line["depths"] = [1, 1, 1, 1]
     shutil.copytree(demo_folder, tmp_path / "data/demo")
     for name in ("dvc.yaml", "rsnlib", "notebooks"):
         (tmp_path / name).symlink_to(project_root() / name)
@@ -51,14 +54,15 @@ def project(tmp_path, demo_folder, monkeypatch):
 
 
 def test_every_ablation_is_trained_and_judged(project, committed):
-    models = sorted(set().union(*committed.ablations.values()))
+    params = project()
+    models = {name: line for lines in params.ablations.values() for name, line in lines.items()}
     params = project({"run.models": models})
-    prepare_stage.prepare("demo")
+    prepare("demo")
     marks, first_layers = set(), {}
     for model in models:
-        train_stage.train("demo", model, 0)
-        evaluate_stage.evaluate("demo", model, 0)
-        found = layout.load_run("demo", model, 0)
+        train("demo", model, 0)
+        evaluate("demo", model, 0)
+        found = load_run("demo", model, 0)
         assert found.architecture == params.model(model).architecture
         marks.add(found.about["params"])
         first_layers[model] = found.stem.conv.weight
@@ -67,63 +71,51 @@ def test_every_ablation_is_trained_and_judged(project, committed):
     for base, *others in params.ablations.values():
         for other in others:
             assert not torch.equal(first_layers[base], first_layers[other]), other
-    figures = layout.load_figures("demo")
-    written = tables_stage.tables("demo")
+    metrics = load_metrics("demo")
+    written = tables("demo")
     assert {f"Ablation: {group}" for group in params.ablations} <= set(written)
-    assert figures["model"].tolist() == models
-    assert (figures["input"] == "96x96").tolist() == [model == "rsn18-large" for model in models]
-    assert evaluate_stage.predicted_crops("demo", "rsn18-large", 0, count=2)[0].shape == (2, 96, 96, 3)
-    crop, heads, _ = figures_stage.heads_of("demo", "rsn18-large", 0, person=0, keypoint=0)
+    assert metrics["model"].tolist() == list(params.run.models) and set(metrics["model"]) == set(models)
+    assert metrics.loc[metrics["input"] == "96x96", "model"].tolist() == ["rsn18-large"]
+    assert predicted_crops("demo", "rsn18-large", 0, count=2)[0].shape == (2, 96, 96, 3)
+    crop, heads, _ = heads_of("demo", "rsn18-large", 0, person=0, keypoint=0)
     assert crop.shape == (96, 96, 3) and heads.shape == (1, 4, 17, 24, 24)
 
 
 def test_a_model_of_another_input_size_has_crops_of_its_own(project):
     project()
-    prepare_stage.prepare("demo")
-    usual, large = (layout.load_store("demo", "val", model) for model in ("rsn18", "rsn18-large"))
+    prepare("demo")
+    usual, large = (load_store("demo", "val", model) for model in ("rsn18", "rsn18-large"))
     assert (usual.path.name, usual.window(0).shape) == ("val.safetensors", (64, 64, 3))
     assert (large.path.name, large.window(0).shape) == ("val-large.safetensors", (96, 96, 3))
     assert usual.people.ids.tolist() == large.people.ids.tolist()
-
-
-def test_a_size_that_a_data_set_lacks_is_named_before_anything_runs(project):
-    with pytest.raises(
-        UserError, match=r"models\.rsn18-large\.input_size is 'large', .*datasets\.demo\.more_input_sizes"
-    ):
-        project({"run.models": ["rsn18", "rsn18-large"], "datasets.demo.more_input_sizes": {}})
-
-
-def test_crops_of_an_earlier_size_are_refused(project):
-    project()
-    prepare_stage.prepare("demo")
     project({"datasets.demo.more_input_sizes": {"large": [128, 128]}})
-    with pytest.raises(
-        UserError, match="train-large.safetensors: made for another input_size; run the stage `prepare`"
-    ):
-        train_stage.train("demo", "rsn18-large", 0)
+    with pytest.raises(UserError, match="train-large.safetensors: made for another input_size; run the stage `prep"):
+        train("demo", "rsn18-large", 0)
+    message = r"run\.models\.rsn18-large\.input_size is 'large', .*datasets\.demo\.more_input_sizes"
+    with pytest.raises(UserError, match=message):
+        large = {"network": "rsn18", "input_size": "large"}
+        project({"run.models": {"rsn18": {}, "rsn18-large": large}, "datasets.demo.more_input_sizes": {}})
 
 
 def test_a_run_is_known_by_what_it_is_trained_with_and_by_nothing_else(project):
-    def mark():
-        prepare_stage.prepare("demo")
-        train_stage.train("demo", "rsn18", 0)
-        return layout.load_run("demo", "rsn18", 0).about["params"]
+    def mark(changes=None):
+        project(changes)
+        prepare("demo")
+        train("demo", "rsn18", 0)
+        return load_run("demo", "rsn18", 0).about["params"]
 
-    project()
     first = mark()
-    project({"datasets.demo.more_input_sizes": {}, "ablations": {}, "models.res18.branches": 3})
-    assert mark() == first
-    project({"models.rsn18.hard_keypoints": 7})
-    assert mark() != first
+    assert mark({"datasets.demo.more_input_sizes": {}, "ablations": {}}) == first
+    assert mark({"run.models": {"rsn18": {"hard_keypoints": 7, "depths": [1, 1, 1, 1]}}}) != first
 
 
-def test_lines_that_only_train_a_network_otherwise_are_no_networks_of_their_own(project):
+def test_models_that_only_train_a_network_otherwise_are_no_networks_of_their_own(project):
     lines = {
-        "res18": {"block": "bottleneck"},
-        "res18-no-mining": {"block": "bottleneck", "hard_keypoints": None},
-        "res18-large": {"block": "bottleneck", "input_size": "large"},
-        "2xres18-no-cross-stage": {"block": "bottleneck", "stages": 2, "cross_stage": False},
+        "res18": {"hard_keypoints": 7},
+        "res18-no-mining": {"network": "res18", "hard_keypoints": "all"},
+        "res18-narrow": {"network": "rsn18", "branch_width": 8},
     }
-    project({"models": lines, "run.models": ["res18"], "model_lists": {}, "ablations": {}})
-    table, _ = networks_stage.networks()
-    assert set(table["model"]) == {"res18", "2xres18-no-cross-stage"}
+    project({"ablations": {"some": lines}})
+    table, _ = networks()
+    assert "res18-narrow" in set(table["model"]) and "res18-no-mining" not in set(table["model"])
+    assert {"res18", "4xrsn50", "4xmspn50"} <= set(table["model"])

@@ -1,13 +1,13 @@
-"""notebooks/explore.ipynb in JupyterLab in a browser: every section's controls are used as a person would."""
+"""notebooks/explore.ipynb in JupyterLab in a browser, its controls used as a user would."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -15,12 +15,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from rsnlib.files import read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE = 60  # seconds for anything to happen
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --window-size=1400,1200"""
-PEOPLE, COMPARISON, DESIGN, SMALL_RUN = 2, 3, 4, 5  # which code cell
+PEOPLE, COMPARISON, DESIGN, SMALL_RUN = 2, 3, 4, 5  # code cells
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
@@ -29,16 +28,16 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def lab(project, tmp_path):
-    """The address of explore.ipynb in a JupyterLab that nobody has configured, in a project of two small runs."""
-    (project / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / "explore.ipynb", project / "notebooks")
-    settings, runtime = tmp_path / "settings", tmp_path / "runtime"
+    """The address of explore.ipynb in an unconfigured JupyterLab, in a project of two small runs."""
+    (project / "notebooks").unlink()  # a link to the checkout's, which no page may save
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
     announcements = {"@jupyterlab/apputils-extension:announcements": True}  # would ask the network for news
-    write_json(tmp_path / "config" / "labconfig" / "page_config.json", {"disabledExtensions": announcements})
-    folders = {"CONFIG": tmp_path / "config", "DATA": tmp_path / "data", "RUNTIME": runtime}
-    environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder) for name, folder in folders.items()}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
-    environment |= {"IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    write_json(tmp_path / "JUPYTER_CONFIG_DIR/labconfig/page_config.json", {"disabledExtensions": announcements})
+    folders = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR"]
+    folders += ["JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {name: str(tmp_path / name) for name in folders}
+    runtime = tmp_path / "JUPYTER_RUNTIME_DIR"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0"]
     command.append("--LabApp.expose_app_in_browser=True")
     with open(tmp_path / "lab.log", "w") as log:
@@ -64,7 +63,7 @@ def browser(tmp_path):
 
 
 class Page:
-    """The notebook as a person sees it."""
+    """The notebook as a user sees it: its cells by number, their controls by label."""
 
     def __init__(self, browser):
         self.browser = browser
@@ -76,7 +75,7 @@ class Page:
         return self.browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell")[number]
 
     def control(self, cell, label, kind):
-        """The `kind` of element, a CSS selector, of the control with a label."""
+        """Return the element, by a CSS selector, of the control with a label."""
         path = f".//label[normalize-space()='{label}']/.."
         return self.cell(cell).find_element(By.XPATH, path).find_element(By.CSS_SELECTOR, kind)
 
@@ -86,24 +85,21 @@ class Page:
     def slide(self, cell, label, key):
         self.control(cell, label, ".noUi-handle").send_keys(key)
 
-    def press(self, cell, name):
-        self.cell(cell).find_element(By.XPATH, f".//button[contains(., '{name}')]").click()
-
-    def pictures(self, cell):
+    def figures(self, cell):
         return [image.get_attribute("src") for image in self.cell(cell).find_elements(By.CSS_SELECTOR, "img")]
 
     def text(self, cell):
         return self.cell(cell).find_element(By.CSS_SELECTOR, ".jp-Cell-outputArea").text
 
     def redraws(self, cell, act, *given, redrawn=None):
-        """Act, then wait until the pictures of a cell (another than acted in: `redrawn`) are others and all is done."""
+        """Act in a cell, then wait until its figures, or those of cell `redrawn`, are others and the kernel idles."""
         where = cell if redrawn is None else redrawn
-        before = self.pictures(where)
+        before = self.figures(where)
         act(cell, *given)
-        self.until(lambda: self.pictures(where) != before and self.session("session?.kernel?.status") == "idle")
+        self.until(lambda: self.figures(where) != before and self.session("session?.kernel?.status") == "idle")
 
     def session(self, what):
-        """Something of JupyterLab's session with the notebook's kernel."""
+        """Return a property of JupyterLab's session with the notebook's kernel."""
         return self.browser.execute_script(f"return window.jupyterapp?.shell.currentWidget?.sessionContext?.{what}")
 
 
@@ -135,7 +131,7 @@ def test_every_section_follows_its_controls_without_a_stack_trace(lab, browser):
     page.until(lambda: page.text(DESIGN) != costs)
 
     page.slide(SMALL_RUN, "epochs", Keys.ARROW_LEFT)
-    page.press(SMALL_RUN, "start")
+    page.cell(SMALL_RUN).find_element(By.XPATH, ".//button[contains(., 'start')]").click()
     page.until(lambda: "plain-try1" in page.text(SMALL_RUN))
     page.redraws(PEOPLE, page.choose, "run", "plain-try1")
 

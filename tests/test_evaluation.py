@@ -14,22 +14,36 @@ from ruamel.yaml import YAML
 from scipy.io import loadmat
 
 from rsnlib.__main__ import main
-from rsnlib.apps.submission import check_submission, write_submission
+from rsnlib.apps.submission import write_submission
 from rsnlib.config import project_root
 from rsnlib.data.readers import read_detections, read_people
 from rsnlib.data.store import CropStore, write_crop_store
 from rsnlib.errors import UserError
-from rsnlib.files import write_json
-from rsnlib.inference.predict import WAYS, average_heatmaps, predict_people, predict_people_in_ways, predict_store
-from rsnlib.metrics import coco_ap, coco_results
+from rsnlib.files import read_json, write_json
+from rsnlib.inference.predict import WAYS, average_heatmaps, predict_people, predict_store
+from rsnlib.metrics import coco_ap, coco_results, protocol
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
-from rsnlib.stages import evaluate as evaluate_stage
-from rsnlib.stages import figures as figures_stage
 from rsnlib.stages import layout
-from rsnlib.stages import prepare as prepare_stage
-from rsnlib.stages import tables as tables_stage
+from rsnlib.stages.artifacts import load_poses
+from rsnlib.stages.evaluate import evaluate, evaluate_weights, evaluation_people, predicted_crops
+from rsnlib.stages.figures import poses_in_pictures
+from rsnlib.stages.prepare import prepare
+from rsnlib.stages.provenance import code_fingerprint
+from rsnlib.stages.results import load_evaluation
+from rsnlib.stages.stores import load_store
+from rsnlib.stages.tables import tables
 
+REPORT = {  # of a run, as `train` writes it
+    "skeleton": "coco",
+    "input": "128x96",
+    "parameters": 9_000_000,
+    "multiply_adds": 560_000_000,
+    "people": {"train": 4, "val": 4},
+    "iterations": 3,
+    "batch_size": 4,
+    "fingerprints": {"parameters": "a", "data": "b", "code": "c"},
+}
 DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
 
@@ -43,9 +57,14 @@ def network(size, seed=0, keypoints=17):
 
 
 @pytest.fixture
-def detected(demo_folder, tmp_path):
-    """A function: a file of one detection of each drawn validation person, its last changed; and those people."""
-    people = read_people(demo_folder, "coco", "val2017")
+def people(demo_folder):
+    """The drawn validation people."""
+    return read_people(demo_folder, "coco", "val2017")
+
+
+@pytest.fixture
+def detected(people, tmp_path):
+    """A function: write a JSON of one detection of each drawn validation person, the last changed; return its path."""
     detections = [
         {"image_id": image_id, "category_id": 1, "bbox": box, "score": 0.9}
         for image_id, box in zip(people.image_ids.tolist(), people.boxes.tolist())
@@ -53,26 +72,20 @@ def detected(demo_folder, tmp_path):
 
     def write(**changes):
         detections[-1].update(changes)
-        path = tmp_path / "detections.json"
-        path.write_text(json.dumps(detections))
-        return path, people
+        (tmp_path / "detections.json").write_text(json.dumps(detections))
+        return tmp_path / "detections.json"
 
     return write
 
 
-def test_detections_are_people_without_keypoints(detected, demo_folder):
-    path, people = detected(score=0.25)
-    found = read_detections(path, demo_folder, "val2017")
-    np.testing.assert_array_equal(found.boxes, people.boxes)
-    np.testing.assert_array_equal(found.images, people.images)
-    np.testing.assert_array_equal(found.image_sizes, people.image_sizes)
+def test_detections_are_people_without_keypoints(detected, people, demo_folder):
+    found = read_detections(detected(score=0.25), demo_folder, "val2017")
+    for name in ("boxes", "images", "image_sizes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(people, name))
     assert found.scores.tolist() == [0.9, 0.9, 0.9, 0.25] and not found.visible.any()
     np.testing.assert_array_equal(found.areas, people.boxes[:, 2] * people.boxes[:, 3])
-
-
-def test_other_categories_are_passed_over(detected, demo_folder):
-    path, _ = detected(category_id=18)
-    assert len(read_detections(path, demo_folder, "val2017")) == 3
+    other_category = detected(category_id=18)
+    assert len(read_detections(other_category, demo_folder, "val2017")) == 3
 
 
 @pytest.mark.parametrize(
@@ -89,9 +102,8 @@ def test_other_categories_are_passed_over(detected, demo_folder):
     ],
 )
 def test_a_malformed_detection_is_named(detected, demo_folder, changes, message):
-    path, _ = detected(**changes)
     with pytest.raises(UserError, match=f"detections.json: entry 3: {message}"):
-        read_detections(path, demo_folder, "val2017")
+        read_detections(detected(**changes), demo_folder, "val2017")
 
 
 @pytest.mark.parametrize(
@@ -110,15 +122,13 @@ def test_a_file_that_is_no_detections_is_named(demo_folder, tmp_path, content, m
 
 
 def test_test_splits_are_listed_without_annotations(tmp_path):
-    (tmp_path / "annotations").mkdir()
     (tmp_path / "images/test2017").mkdir(parents=True)
     Image.new("RGB", (60, 80)).save(tmp_path / "images/test2017/7.png")
     listing = {"images": [{"id": 7, "file_name": "7.png", "height": 80, "width": 60}], "categories": []}
-    (tmp_path / "annotations/image_info_test-dev2017.json").write_text(json.dumps(listing))
-    detection = {"image_id": 7, "category_id": 1, "bbox": [5, 5, 40, 60], "score": 0.5}
-    (tmp_path / "boxes.json").write_text(json.dumps([detection]))
-    people = read_detections(tmp_path / "boxes.json", tmp_path, "test-dev2017")
-    assert people.image_ids.tolist() == [7]
+    write_json(tmp_path / "annotations/image_info_test-dev2017.json", listing)
+    write_json(tmp_path / "boxes.json", [{"image_id": 7, "category_id": 1, "bbox": [5, 5, 40, 60], "score": 0.5}])
+    found = read_detections(tmp_path / "boxes.json", tmp_path, "test-dev2017")
+    assert found.image_ids.tolist() == [7]
 
     (tmp_path / "images/test2017/7.png").unlink()
     with pytest.raises(UserError, match="7.png: no such file"):
@@ -134,29 +144,20 @@ def test_people_are_predicted_as_their_crop_store_is(demo_folder, tmp_path, deco
     model = network((64, 64))
     write_crop_store(tmp_path / "store", people, (64, 64), (0.09, 0.135))
     store = CropStore(tmp_path / "store")
-    keypoints, scores = predict_people([model], store.people, (0.09, 0.135), decoding=decoding)
-    wanted = predict_store(model, store, decoding=decoding)
+    ways = [(True, decoding)]
+    keypoints, scores = predict_people([model], store.people, (0.09, 0.135), ways)
+    wanted = predict_store(model, store, ways)
     np.testing.assert_allclose(keypoints, wanted[0], atol=1e-3)
     np.testing.assert_allclose(scores, wanted[1], atol=1e-6)
 
 
-def test_people_are_predicted_in_all_ways_as_in_one_at_a_time(demo_folder):
-    people = read_people(demo_folder, "coco", "val2017")
+def test_people_are_predicted_in_all_ways_as_in_one_at_a_time(people):
     models = [network((64, 64)), network((96, 96), seed=1)]
-    keypoints, scores = predict_people_in_ways(models, people, (0.1, 0.1), WAYS)
-    for way, (flip_test, decoding) in enumerate(WAYS):
-        alone = predict_people(models, people, (0.1, 0.1), flip_test, decoding=decoding)
-        np.testing.assert_allclose(keypoints[way], alone[0], atol=1e-3)
-        np.testing.assert_allclose(scores[way], alone[1], atol=1e-6)
-
-
-def test_more_people_than_a_batch_keep_their_order(demo_folder):
-    people = read_people(demo_folder, "coco", "val2017")
-    rows = np.random.default_rng(0).integers(0, 4, 70)
-    keypoints, scores = predict_people([network((32, 32))], people, (0.1, 0.1), flip_test=False)
-    many, many_scores = predict_people([network((32, 32))], people.take(rows), (0.1, 0.1), flip_test=False)
-    np.testing.assert_allclose(many, keypoints[rows], atol=1e-3)
-    np.testing.assert_allclose(many_scores, scores[rows], atol=1e-6)
+    keypoints, scores = predict_people(models, people, (0.1, 0.1), WAYS)
+    for row, way in enumerate(WAYS):
+        alone = predict_people(models, people, (0.1, 0.1), [way])
+        np.testing.assert_allclose(keypoints[row], alone[0][0], atol=1e-3)
+        np.testing.assert_allclose(scores[row], alone[1][0], atol=1e-6)
 
 
 # ---- ensembles
@@ -175,16 +176,7 @@ def test_heatmaps_of_other_sizes_are_averaged_where_they_show_the_same():
     torch.testing.assert_close(inner, ((torch.arange(2.0, 94) + 0.5) / 1.5 - 0.5) / 2)
 
 
-def test_an_ensemble_of_one_network_twice_is_that_network(demo_folder):
-    people = read_people(demo_folder, "coco", "val2017")
-    model = network((64, 64))
-    alone, twice = (predict_people(models, people, (0.1, 0.1)) for models in ([model], [model, model]))
-    np.testing.assert_allclose(twice[0], alone[0], atol=1e-3)
-    np.testing.assert_allclose(twice[1], alone[1], atol=1e-6)
-
-
-def test_an_ensemble_of_other_aspects_is_refused(demo_folder):
-    people = read_people(demo_folder, "coco", "val2017")
+def test_an_ensemble_of_other_aspects_is_refused(people):
     with pytest.raises(UserError, match="one aspect.*64x64, 128x96"):
         predict_people([network((64, 64)), network((128, 96))], people, (0.1, 0.1))
 
@@ -195,10 +187,13 @@ def test_an_ensemble_of_other_aspects_is_refused(demo_folder):
 @pytest.fixture
 def project(tmp_path, monkeypatch, committed):
     """A function: make a folder with params.yaml the working directory, in it `evaluate` and a data set there."""
-    values = YAML(typ="safe").load(project_root() / "params.yaml")
+    values = json.loads(json.dumps(YAML(typ="safe").load(project_root() / "params.yaml")))
+    for name in ("dvc.yaml", "notebooks"):
+        (tmp_path / name).symlink_to(project_root() / name)
+    shutil.copytree(project_root() / "rsnlib", tmp_path / "rsnlib", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def make(root, dataset="coco", **evaluate):
-        values["datasets"][dataset]["root"] = str(root)
+    def make(root, dataset="coco", detections="none", **evaluate):
+        values["datasets"][dataset] |= {"root": str(root), "detections": detections}
         values["evaluate"] |= evaluate
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
@@ -207,23 +202,33 @@ def project(tmp_path, monkeypatch, committed):
     return make
 
 
-def saved(folder, *sizes):
-    paths = [folder / f"{index}.safetensors" for index in range(len(sizes))]
-    for seed, (path, size) in enumerate(zip(paths, sizes)):
-        save_model(network(size, seed), path)
-    return list(map(str, paths))
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function: run a command line and return its output."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rsnlib", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, monkeypatch, capsys):
-    folder = project(demo_folder)
-    weights = saved(folder, (256, 192), (384, 288))
-    monkeypatch.setattr(sys, "argv", ["rsnlib", "evaluate", *weights, "--dataset", "coco", "-o", "results.json"])
-    main()
-    figures = json.loads(capsys.readouterr().out)
+def saved(*sizes):
+    """Save networks of these input sizes in the current folder and return their paths."""
+    for seed, size in enumerate(sizes):
+        save_model(network(size, seed), f"{seed}.safetensors")
+    return [f"{seed}.safetensors" for seed in range(len(sizes))]
+
+
+def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, command):
+    project(demo_folder)
+    weights = saved((256, 192), (384, 288))
+    figures = json.loads(command("evaluate", *weights, "--dataset", "coco", "-o", "results.json"))
     assert 0 <= figures["AP"] <= 1
-    assert figures == coco_ap(folder / "results.json", demo_folder / "annotations/person_keypoints_val2017.json")
+    assert figures == coco_ap("results.json", demo_folder / "annotations/person_keypoints_val2017.json")
     small, large, both = (
-        np.array([result["score"] for result in evaluate_stage.evaluate_weights(paths, "coco")[0]])
+        np.array([result["score"] for result in evaluate_weights(paths, "coco")[0]])
         for paths in (weights[:1], weights[1:], weights)
     )
     assert not np.allclose(both, small) and not np.allclose(both, large)
@@ -231,38 +236,34 @@ def test_networks_for_256x192_and_384x288_are_an_ensemble(demo_folder, project, 
 
 @pytest.mark.shared
 def test_a_real_detectors_boxes_run_through_the_whole_evaluation(shared, project):
-    folder = project(shared / "data/coco", detections={"coco": DETECTIONS})
+    folder = project(shared / "data/coco", detections=DETECTIONS)
     entries = json.loads((shared / "data/coco" / DETECTIONS).read_text())
-    people = evaluate_stage.evaluation_people("coco")
+    people = evaluation_people("coco")
     assert len(people) == len(entries) == 118 and people.image_count == 4
     assert people.scores.tolist() == [entry["score"] for entry in entries]
 
-    results, figures = evaluate_stage.evaluate_weights(saved(folder, (128, 96)), "coco")
+    results, figures = evaluate_weights(saved((128, 96)), "coco")
     assert set(figures) >= {"AP", "ARL"} and len(results) == 118
     for result, entry in zip(results, entries):
         assert result["image_id"] == entry["image_id"] and result["box"] == entry["bbox"]
         assert result["score"] == pytest.approx(entry["score"] * np.mean(result["keypoints"][2::3]))
     (folder / "results.json").write_text(json.dumps(results))
-    check_submission(write_submission(folder / "results.json", "val2017", "RSN", folder))
+    assert write_submission(folder / "results.json", "val2017", "RSN", folder).is_file()
 
 
-def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, project, monkeypatch, capsys):
-    folder = project(mpii_folder, "mpii")
+def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, project, command):
+    project(mpii_folder, "mpii")
     save_model(network((64, 64), keypoints=16), "weights.safetensors")
-    command = ["rsnlib", "evaluate", "weights.safetensors", "--dataset", "mpii", "--split", "test"]
-    monkeypatch.setattr(sys, "argv", [*command, "-o", "results.json"])
-    main()
-    assert capsys.readouterr().out == "4 people, of a split without annotations to judge them by\n"
-    results = json.loads((folder / "results.json").read_text())
+    said = command("evaluate", "weights.safetensors", "--dataset", "mpii", "--split", "test", "-o", "results.json")
+    assert said == "4 people, of a split without annotations to judge them by\n"
+    results = read_json("results.json")
     assert [result["person_id"] for result in results] == [1, 2, 3, 4]
 
-    monkeypatch.setattr(sys, "argv", ["rsnlib", "submit", "results.json", "--dataset", "mpii", "-o", "out"])
-    main()
-    assert capsys.readouterr().out == "out/pred_keypoints_mpii.mat\n"
+    assert command("submit", "results.json", "--dataset", "mpii", "-o", "out") == "out/pred_keypoints_mpii.mat\n"
     points = loadmat("out/pred_keypoints_mpii.mat")["pred"][0, 2]["annorect"]["annopoints"][0, 3]["point"][0, 0]
     first = np.reshape(results[0]["keypoints"], (16, 3))  # of the last in MPII's own annotations of c.jpg
-    np.testing.assert_allclose([point["x"].item() for point in points.ravel()], first[:, 0] + 1)
-    np.testing.assert_allclose([point["y"].item() for point in points.ravel()], first[:, 1] + 1)
+    found = [(point["x"].item(), point["y"].item()) for point in points.ravel()]
+    np.testing.assert_allclose(found, first[:, :2] + 1)
 
 
 def test_people_without_joints_are_not_trained_on(mpii_folder, project):
@@ -271,115 +272,91 @@ def test_people_without_joints_are_not_trained_on(mpii_folder, project):
     values["datasets"]["mpii"]["splits"] = {"train": "test", "val": "test"}
     YAML(typ="safe").dump(values, folder / "params.yaml")
     with pytest.raises(UserError, match="datasets.mpii.splits.train: nobody in it has a labelled keypoint"):
-        prepare_stage.prepare("mpii")
+        prepare("mpii")
 
 
-def test_where_results_cannot_be_written_nothing_is_computed(demo_folder, project, monkeypatch):
-    folder = project(demo_folder)
-    (folder / "file").write_text("a user's")
-    command = ["rsnlib", "evaluate", "nowhere.safetensors", "--dataset", "coco", "-o", "file/results.json"]
-    monkeypatch.setattr(sys, "argv", command)
+def test_where_results_cannot_be_written_nothing_is_computed(demo_folder, project, command):
+    (project(demo_folder) / "file").write_text("a user's")
     with pytest.raises(SystemExit, match="error: file/results.json: cannot be written .file is a file, not a folder"):
-        main()
+        command("evaluate", "nowhere.safetensors", "--dataset", "coco", "-o", "file/results.json")
 
 
-def test_suppression_takes_a_box_that_was_found_twice(demo_folder, detected, project):
-    path, people = detected()
-    twice = [entry | {"score": score} for score in (0.9, 0.5) for entry in json.loads(path.read_text())]
-    path.write_text(json.dumps(twice))
-    folder = project(demo_folder, nms="hard")
-    weights = saved(folder, (64, 64))
-    results, figures = evaluate_stage.evaluate_weights(weights, "coco", detections=path)
-    assert len(results) == len(people)
-    project(demo_folder, nms=None)
-    assert len(evaluate_stage.evaluate_weights(weights, "coco", detections=path)[0]) == 2 * len(people)
-    project(demo_folder, nms="soft")
-    softened = sorted(
-        result["score"] for result in evaluate_stage.evaluate_weights(weights, "coco", detections=path)[0]
-    )
-    assert len(softened) == 2 * len(people) and softened[-1] == max(result["score"] for result in results)
-
-
-def test_detections_are_for_cocos_format(project, demo_folder):
-    project(demo_folder, detections={"mpii": "boxes.json"})
-    with pytest.raises(UserError, match="evaluate.detections.mpii"):
-        evaluate_stage.evaluation_people("coco")
+def test_suppression_takes_a_box_that_was_found_twice(demo_folder, detected, people, project):
+    path = detected()
+    write_json(path, [entry | {"score": score} for score in (0.9, 0.5) for entry in read_json(path)])
+    scores = {}
+    for nms in ("hard", "none", "soft"):
+        project(demo_folder, nms=nms)
+        results, _ = evaluate_weights(saved((64, 64)), "coco", detections=path)
+        scores[nms] = [result["score"] for result in results]
+    assert {nms: len(found) for nms, found in scores.items()} == {"hard": 4, "none": 8, "soft": 8}
+    assert max(scores["soft"]) == max(scores["hard"])
 
 
 @pytest.fixture
-def a_run(project, demo_folder):
+def a_run(project, demo_folder, people):
     """A function: a run of an untrained network on drawn people, judged as `evaluate` of params.yaml says; its store
-    and figures."""
+    and metrics."""
 
-    def judge(**options):
-        project(demo_folder, **options)
-        people = read_people(demo_folder, "coco", "val2017")
-        write_crop_store(layout.crops_path("coco", "val"), people, (256, 192), (0.09, 0.135))
+    def judge(detections="none", **options):
+        project(demo_folder, detections=detections, **options)
+        for split in ("train", "val"):
+            write_crop_store(layout.crops_path("coco", split), people, (256, 192), (0.09, 0.135))
         save_model(network((256, 192)), layout.weights_path("coco", "res18", 0))
-        return layout.load_store("coco", "val"), evaluate_stage.evaluate("coco", "res18", 0)
+        return load_store("coco", "val"), evaluate("coco", "res18", 0)
 
     return judge
 
 
 @pytest.mark.parametrize(("flip_test", "decoding"), WAYS)
 def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_folder, flip_test, decoding):
-    store, figures = a_run(flip_test=flip_test, decoding=decoding)
-    keypoints, scores = predict_store(network((256, 192)), store, flip_test, decoding=decoding)
+    store, metrics = a_run(flip_test=flip_test, decoding=decoding)
+    (keypoints,), (scores,) = predict_store(network((256, 192)), store, [(flip_test, decoding)])
     alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
     alone = [result | {"person_id": person} for result, person in zip(alone, store.people.ids.tolist())]
-    assert json.loads(layout.predictions_path("coco", "res18", 0).read_text()) == alone
-    assert figures == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
-    assert json.loads(layout.results_path("coco", "evaluate", "res18-0.json").read_text()) == figures
+    assert read_json(layout.predictions_path("coco", "res18", 0)) == alone
+    assert metrics == coco_ap(alone, demo_folder / "annotations/person_keypoints_val2017.json")
+    assert read_json(layout.results_path("coco", "evaluate", "res18-0.json")) == metrics
 
 
-def test_every_way_and_what_is_wrong_is_written_beside_the_figures(a_run):
-    _, figures = a_run(flip_test=True, decoding="dark")
-    variants = layout.load_evaluation("coco", "res18", 0, "variants")
+def test_every_way_and_what_is_wrong_is_written_beside_the_metrics(a_run):
+    _, metrics = a_run(flip_test=True, decoding="dark")
+    variants = load_evaluation("coco", "res18", 0, "variants")
     assert list(zip(variants["flip_test"], variants["decoding"])) == list(WAYS)
-    assert variants.iloc[3].drop(["flip_test", "decoding"]).to_dict() == pytest.approx(figures)
+    assert variants.iloc[3].drop(["flip_test", "decoding"]).to_dict() == pytest.approx(metrics)
     text = layout.evaluation_path("coco", "res18", 0, "variants").read_text()
     assert text.startswith("flip_test,decoding,AP,") and "\ntrue,dark," in text
 
-    errors, gains, groups = (layout.load_evaluation("coco", "res18", 0, name) for name in ("errors", "gains", "groups"))
+    errors, gains, groups = (load_evaluation("coco", "res18", 0, name) for name in ("errors", "gains", "groups"))
     assert len(errors) == 17 and list(errors)[:3] == ["keypoint", "judged", "good"]
+    about = read_json(layout.evaluation_path("coco", "res18", 0, "evaluation").with_suffix(".json"))
+    assert (about["people"], about["boxes"], about["decoding"]) == (4, "ground truth", "dark")
+    assert len(load_evaluation("coco", "res18", 0, "draws")["AP"]) == 1000
     assert list(gains) == ["error", "share", "AP", "gain"] and len(gains) == 4
-    everyone = {"by": "everyone", "group": "all", "people": 4, "AP": pytest.approx(figures["AP"])}
+    everyone = {"by": "everyone", "group": "all", "people": 4, "AP": pytest.approx(metrics["AP"])}
     assert groups.to_dict("records") == [everyone]
+    with pytest.raises(UserError, match="res18-1/gains.csv: no such file; the stage `evaluate`"):
+        load_evaluation("coco", "res18", 1, "gains")
 
 
-def test_a_run_that_is_not_judged_yet_is_named(project, demo_folder):
-    project(demo_folder)
-    with pytest.raises(UserError, match="res18-0/gains.csv: no such file; the stage `evaluate`"):
-        layout.load_evaluation("coco", "res18", 0, "gains")
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"nms": "hard", "decoding": "dark", "detections": {"coco": "detections.json"}}]
-)
-def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, detected, project, options):
-    folder = project(demo_folder, **options)
-    _, people = detected()
-    for split in ("train", "val"):
-        write_crop_store(layout.crops_path("coco", split), people, (256, 192), (0.09, 0.135))
-    entries = json.loads((folder / "detections.json").read_text())
-    (demo_folder / "detections.json").write_text(json.dumps(entries + entries))
-    layout.weights_path("coco", "res18", 0).parent.mkdir(parents=True)
-    save_model(network((256, 192)), layout.weights_path("coco", "res18", 0))
-
-    figures = evaluate_stage.evaluate("coco", "res18", 0)
+@pytest.mark.parametrize("detector", [False, True])
+def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, detected, people, a_run, detector):
+    options = {"nms": "hard", "decoding": "dark", "detections": "detections.json"} if detector else {}
+    write_json(demo_folder / "detections.json", 2 * read_json(detected()))
+    _, metrics = a_run(**options)
     (demo_folder / "detections.json").unlink()
     predictions = layout.predictions_path("coco", "res18", 0)
-    assert figures == coco_ap(predictions, demo_folder / "annotations/person_keypoints_val2017.json")
-    image_ids, poses = layout.load_poses("coco", "res18", 0)
+    assert metrics == coco_ap(predictions, demo_folder / "annotations/person_keypoints_val2017.json")
+    image_ids, poses = load_poses("coco", "res18", 0)
     assert sorted(image_ids) == sorted(people.image_ids) and len(poses.boxes) == len(people)
-    crops, keypoints, scores = evaluate_stage.predicted_crops("coco", "res18", 0, count=3)
+    crops, keypoints, scores = predicted_crops("coco", "res18", 0, count=3)
     assert crops.shape == (3, 256, 192, 3) and keypoints.shape == (3, 17, 2) and scores.shape == (3, 17)
     assert (keypoints >= 0).all() and (keypoints < [192, 256]).all()
-    if not options:
-        store = layout.load_store("coco", "val")
+    if not detector:
+        store = load_store("coco", "val")
         windows = np.array([store.window(row) for row in range(3)], int)
         assert np.abs(crops - windows).max() <= 1  # a grey level, for the rounding of a picture among others
-    (picture, *_), *_ = figures_stage.pictures("coco", "res18", 0, count=2)
+    (picture, *_), *_ = poses_in_pictures("coco", "res18", 0, count=2)
     assert picture.ndim == 3
 
 
@@ -387,109 +364,99 @@ def test_a_run_is_judged_as_params_say_and_its_poses_found_again(demo_folder, de
 
 
 @pytest.fixture
-def judged(demo_folder, tmp_path, monkeypatch):
-    """A function: a project whose models predicted the drawn people, others than rsn18 with more noise."""
-    people = read_people(demo_folder, "coco", "val2017")
+def judged(demo_folder, people, tmp_path, monkeypatch):
+    """A function: a project whose models predicted the drawn people, others than rsn18 with more noise; returns the
+    folder of its tables."""
     random = np.random.default_rng(0)
     noise = random.normal(0, 1, (3, *people.keypoints.shape))
     values = YAML(typ="safe").load(project_root() / "params.yaml")
-    for name in ("dvc.yaml", "rsnlib", "notebooks"):
-        (tmp_path / name).symlink_to(project_root() / name)
 
-    def make(seeds, detections=None, models=("rsn18", "rsn18-prm")):
-        values["datasets"]["demo"]["root"] = str(demo_folder)
-        values["run"] = {"datasets": ["demo"], "models": list(models), "seeds": list(range(seeds))}
-        values["evaluate"]["detections"] = {"demo": detections} if detections else {}
+    def make(seeds=1, boxes="ground truth", models=("rsn18", "rsn18-prm")):
+        lines = {model: {} for model in models}
+        values["run"] = {"datasets": ["demo"], "models": lines, "seeds": list(range(seeds))}
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
-        for split in ("train", "val"):
-            write_crop_store(layout.crops_path("demo", split), people, (128, 96), (0.09, 0.135))
+        annotations = demo_folder / "annotations/person_keypoints_val2017.json"
         for model, seed in layout.runs("demo"):
-            where = people.take(np.repeat(np.arange(4), 3 if detections else 1))  # a detector finds everybody thrice
-            off = (1 if model == "rsn18" else 3) * np.repeat(noise[seed], 3 if detections else 1, axis=0)
-            scores = random.uniform(0.9, 1, where.visible.shape)
-            results = coco_results(where.image_ids, where.keypoints + off, scores, where.scores, where.boxes)
-            write_json(layout.predictions_path("demo", model, seed), results)
-            figures = coco_ap(results, demo_folder / "annotations/person_keypoints_val2017.json")
-            write_json(layout.results_path("demo", "evaluate", f"{model}-{seed}.json"), figures)
-            rows = [{"flip_test": flip_test, "decoding": decoding, **figures} for flip_test, decoding in WAYS]
-            path = layout.evaluation_path("demo", model, seed, "variants")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame(rows).to_csv(path, index=False)
-            layout.weights_path("demo", model, seed).parent.mkdir(parents=True, exist_ok=True)
-            about = {"params": f"{model}{seed}", "machine": f"machine {seed % 2}"}
-            save_model(network((128, 96)), layout.weights_path("demo", model, seed), about)
+            off = (1 if model == "rsn18" else 3) * noise[seed]
+            scores = random.uniform(0.9, 1, people.visible.shape)
+            results = coco_results(people.image_ids, people.keypoints + off, scores, people.scores, people.boxes)
+            metrics = coco_ap(results, annotations)
+            write_json(layout.metrics_path("demo", model, seed), metrics)
+            rows = [{"flip_test": flip_test, "decoding": decoding, **metrics} for flip_test, decoding in WAYS]
+            found = {"variants": rows, "draws": {"AP": protocol("coco").resample(people, results, annotations)}}
+            folder = layout.evaluation_path("demo", model, seed, "").parent
+            write_json(folder / "evaluation.json", {"people": 4, "boxes": boxes, "parameters": "p", "code": "c"})
+            for name, table in found.items():
+                pd.DataFrame(table).to_csv(folder / f"{name}.csv", index=False)
+            report = layout.training_path("demo", model, seed, "run.json")
+            write_json(report, REPORT | {"machine": f"machine {seed % 2}"})
         return tmp_path / "results/demo/tables"
 
     return make
 
 
-def test_tables_are_the_same_bytes_from_the_same_inputs(judged):
-    folder = judged(seeds=1)
-    tables_stage.tables("demo")
-    written = {path.name: path.read_bytes() for path in folder.iterdir()}
-    suffixes = ("csv", "md", "tex")
-    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention", "evaluation") for suffix in suffixes}
-    assert set(written) == names | {"differences.md"}
-    tables_stage.tables("demo")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
-
-
-def test_tables_tell_what_the_predictions_do(judged):
-    folder = judged(seeds=1)
-    markdown = tables_stage.tables("demo")
+def test_tables_tell_what_the_predictions_do_in_the_same_bytes_each_time(judged):
+    folder = judged()
+    markdown = tables("demo")
     assert list(markdown) == ["Results", "Differences", "Ablation: attention", "Ways of evaluating"]
     results = pd.read_csv(folder / "results.csv").query("source == 'this run'").set_index("model")
     for model in ("rsn18", "rsn18-prm"):
-        figures = json.loads((folder.parent / f"evaluate/{model}-0.json").read_text())
-        row = results.loc[model]
-        assert row["AP"] == pytest.approx(100 * figures["AP"], abs=1e-4)
+        metrics, row = read_json(folder.parent / f"evaluate/{model}-0.json"), results.loc[model]
+        assert row["AP"] == pytest.approx(100 * metrics["AP"], abs=1e-4)
         assert row["AP low"] <= row["AP"] <= row["AP high"] and row["AP low"] < row["AP high"]
     ablation = pd.read_csv(folder / "ablation-attention.csv").set_index("model")
     assert ablation["verdict"].to_dict() == {"rsn18": "reference", "rsn18-prm": "lower"}
     assert ablation["difference"]["rsn18-prm"] == pytest.approx(-np.subtract(*results["AP"]), abs=2e-4)
     assert "attention: rsn18-prm scores lower than rsn18" in markdown["Differences"]
 
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    suffixes = ("csv", "md", "tex")
+    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention", "evaluation") for suffix in suffixes}
+    assert set(written) == names | {"differences.md"}
+    tables("demo")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+
 
 def test_every_table_says_what_it_was_made_of(judged):
-    folder = judged(seeds=1)
-    captions = [text.splitlines()[-1] for name, text in tables_stage.tables("demo").items() if name != "Differences"]
+    folder = judged()
+    captions = [text.splitlines()[-1] for name, text in tables("demo").items() if name != "Differences"]
     assert all("demo, 4 people to train on, 4 to validate on in true boxes" in caption for caption in captions)
     marks = re.search(r"on machine 0; fingerprints: parameters (\w{12}), data (\w{12}), code (\w{12})\.", captions[0])
     assert marks and all(marks[0] in caption for caption in captions)
-    save_model(network((128, 96)), layout.weights_path("demo", "rsn18", 0), {"params": "other", "machine": "machine 0"})
-    changed = tables_stage.tables("demo")["Results"]
-    assert marks[1] not in changed and f"data {marks[2]}, code {marks[3]}" in changed
-    assert f"data {marks[2]}, code {marks[3]}" in (folder / "results.tex").read_text()
+    report = layout.training_path("demo", "rsn18", 0, "run.json")
+    write_json(report, read_json(report) | {"fingerprints": REPORT["fingerprints"] | {"data": "other"}})
+    changed = tables("demo")["Results"]
+    assert f"parameters {marks[1]}, data {marks[2]}" not in changed and f"parameters {marks[1]}" in changed
+    assert f"parameters {marks[1]}" in (folder / "results.tex").read_text()
 
 
 def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
-    folder = judged(seeds=3, detections="boxes.json")
-    text = tables_stage.tables("demo")["Results"]
+    folder = judged(seeds=3, boxes="detections")
+    text = tables("demo")["Results"]
     results = pd.read_csv(folder / "results.csv").query("source == 'this run'")
     assert results["model"].tolist() == ["rsn18", "rsn18-prm"] and results["seeds"].tolist() == [3, 3]
     assert "means over 3 seeds" in text and "in a detector's boxes" in text and "machine 0, machine 1" in text
 
 
 def test_the_first_of_a_group_that_is_run_is_its_reference_and_one_alone_is_no_table(judged):
-    folder = judged(seeds=1, models=("res2net18", "res18", "rsn18-prm"))
-    said = tables_stage.tables("demo")["Differences"]
+    folder = judged(models=("res2net18", "res18", "rsn18-prm"))
+    said = tables("demo")["Differences"]
     assert pd.read_csv(folder / "ablation-block-18.csv")["model"].tolist() == ["res18", "res2net18"]
     assert not (folder / "ablation-attention.md").exists()
     assert "between res2net18 and res18 no difference is shown (+0.0 AP [0.0, 0.0])" in said
 
 
 def test_the_fingerprint_of_code_is_of_what_the_stages_depend_on(project, demo_folder):
-    root, folder = project_root(), project(demo_folder)
-    for path in ("dvc.yaml", "notebooks"):
-        (folder / path).symlink_to(root / path)
-    shutil.copytree(root / "rsnlib", folder / "rsnlib", ignore=shutil.ignore_patterns("__pycache__"))
-    before = layout.code_fingerprint("train"), layout.code_fingerprint("networks")
-    with (folder / "rsnlib/models/attention.py").open("a") as file:
-        file.write("# another\n")
-    changed = layout.code_fingerprint("train"), layout.code_fingerprint("networks")
-    assert changed[0] != before[0] and changed[1] != before[1]
-    with (folder / "rsnlib/training/losses.py").open("a") as file:
-        file.write("# another\n")
-    assert layout.code_fingerprint("train") != changed[0]
-    assert layout.code_fingerprint("networks") == changed[1]
+    folder = project(demo_folder)
+
+    def marks_after_a_change_of(path):
+        with (folder / "rsnlib" / path).open("a") as file:
+            file.write("# another\n")
+        return code_fingerprint("train"), code_fingerprint("networks")
+
+    before = code_fingerprint("train"), code_fingerprint("networks")
+    both = marks_after_a_change_of("models/attention.py")
+    assert both[0] != before[0] and both[1] != before[1]
+    one = marks_after_a_change_of("training/losses.py")
+    assert one[0] != both[0] and one[1] == both[1]

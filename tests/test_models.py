@@ -1,25 +1,15 @@
-"""The networks: structure, names, cost and memory."""
-
-from dataclasses import asdict
+"""The networks: structure, names, cost and receptive fields."""
 
 import numpy as np
 import pytest
 import torch
 
-from rsnlib.config import Model, load_params
+from bench.counting import counted
 from rsnlib.errors import UserError
 from rsnlib.models.attention import CBAM, PRM, SE
 from rsnlib.models.blocks import Res2Net, ResidualSteps
-from rsnlib.models.zoo import ZOO, create_model, list_models
-from rsnlib.report.cost import (
-    cost,
-    counted,
-    effective_fields,
-    field_sizes,
-    networks,
-    receptive_fields,
-    untrained_fields,
-)
+from rsnlib.models.zoo import ZOO, Architecture, create_model
+from rsnlib.report.cost import cost, effective_fields, field_sizes, networks, receptive_fields, untrained_fields
 
 SMALL = (64, 32)
 
@@ -30,20 +20,22 @@ def same_weights_each_time():
 
 
 def small(**fields):
-    """A network of one block a level."""
+    """A network of one block per level."""
     return create_model({"depths": [1, 1, 1, 1], **fields}, keypoints=5, input_size=SMALL)
 
 
-SIZES = [
-    ("2xrsn18", 14, (384, 288)),
-    ("mspn50", 16, (256, 256)),
-    ("res2net18", 1, (32, 96)),
-    ("rsn18-prm", 40, (64, 32)),
-]
+# ---- the zoo
 
 
 @pytest.mark.parametrize(
-    ("name", "keypoints", "input_size"), [(name, 17, (256, 192)) for name in list_models()] + SIZES
+    ("name", "keypoints", "input_size"),
+    [
+        ("4xrsn50", 17, (256, 192)),
+        ("2xrsn18", 14, (384, 288)),
+        ("mspn50", 16, (256, 256)),
+        ("res2net18", 1, (32, 96)),
+        ("rsn18-prm", 40, (64, 32)),
+    ],
 )
 def test_any_network_at_any_size_for_any_number_of_keypoints(name, keypoints, input_size):
     with torch.device("meta"):  # shapes alone
@@ -52,9 +44,32 @@ def test_any_network_at_any_size_for_any_number_of_keypoints(name, keypoints, in
     assert heads.shape == (2, ZOO[name].stages, 4, keypoints, height // 4, width // 4)
 
 
-def test_the_zoo_and_params_yaml_describe_the_same_networks():
-    models = load_params().models
-    assert {name: models[name] for name in ZOO} == {name: Model(**asdict(network)) for name, network in ZOO.items()}
+def test_an_architecture_needs_only_what_differs():
+    model = create_model({"block": "bottleneck", "depths": [3, 4, 6, 3], "expansion": 4})
+    assert model.architecture == Architecture("bottleneck", (3, 4, 6, 3), expansion=4) == ZOO["mspn50"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": {"branches": 1}}, "^model: branches: must be a whole number from 2 to 6, not 1"),
+        ({"model": {"stages": 2.0}}, "^model: stages: must be a whole number"),
+        ({"model": {"depths": [2, 2, 2]}}, "^model: depths: must be four numbers"),
+        ({"model": {"depths": [2, 2, 0, 2]}}, r"^model: depths\.2: must be a whole number from 1 to 100, not 0"),
+        ({"model": {"attention": "eca"}}, "^model: attention: must be None, 'prm', .* or 'cbam', not 'eca'"),
+        ({"model": {"cross_stage": "no"}}, "^model: cross_stage: must be true or false"),
+        ({"model": {"depth": [2, 2, 2, 2]}}, "^model: depth: unknown key"),
+        ({"model": "rsn19"}, "'rsn19' is unknown; known are res18,"),
+        ({"input_size": (100, 64)}, r"multiples of 32 .*\[100, 64\]"),
+        ({"keypoints": 0}, "keypoints: must be a whole number from 1 to 1000, not 0"),
+    ],
+)
+def test_an_impossible_network_is_refused_naming_the_mistake(options, message):
+    with pytest.raises(UserError, match=message):
+        create_model(**{"model": "rsn18"} | options)
+
+
+# ---- structure
 
 
 def test_forward_is_the_last_and_finest_head():
@@ -69,17 +84,52 @@ def test_without_cross_stage_features_a_stage_sees_its_input_alone(cross_stage):
     torch.nn.init.zeros_(model.stages[0].cross.bn.weight)  # whose bias is zero: the second stage's input is black
     one, other = model(torch.randn(2, 3, *SMALL))
     assert torch.equal(one, other) == (not cross_stage)
+    assert any(".skip_" in name for name in model.state_dict()) == cross_stage
 
 
-def test_without_cross_stage_features_there_are_no_skips():
-    with_skips, without = (small(stages=3, cross_stage=cross_stage) for cross_stage in (True, False))
-    skips = sum(p.numel() for name, p in with_skips.named_parameters() if ".skip_" in name)
-    assert 0 < skips == sum(p.numel() for p in with_skips.parameters()) - sum(p.numel() for p in without.parameters())
+@pytest.mark.parametrize("branches", [2, 4, 6])
+def test_the_blocks_are_the_papers_recurrences(branches):
+    x = torch.randn(1, branches * 3, 8, 6, dtype=torch.float64)
+    parts = x.chunk(branches, dim=1)
+    steps, res2net = ResidualSteps(branches, 3).double().eval(), Res2Net(branches, 3).double().eval()
+    y, ends = {}, [parts[0]]
+    for i in range(branches):
+        for j in range(i + 1):
+            before = parts[i] if j == 0 else y[i, j - 1]
+            y[i, j] = steps.steps[i][j](before + y[i - 1, j] if j < i else before)
+        if i > 0:
+            ends.append(res2net.convolutions[i - 1](parts[i] + ends[-1]))
+    assert torch.allclose(steps(x), torch.cat([y[i, i] for i in range(branches)], dim=1))
+    assert torch.allclose(res2net(x), torch.cat(ends, dim=1))
 
 
-def test_a_size_that_is_no_multiple_of_32_is_refused():
-    with pytest.raises(UserError, match=r"\[100, 64\].*multiples of 32"):
-        create_model("rsn18", input_size=(100, 64))
+@pytest.mark.parametrize(("attention", "kind"), [("prm", PRM), ("prm-mmpose", PRM), ("se", SE), ("cbam", CBAM)])
+@pytest.mark.parametrize(("where", "count"), [("last", 1), ("every", 8)])
+def test_attention_refines_the_last_head_or_every_head(attention, kind, where, count):
+    model = small(stages=2, attention=attention, attention_at=where)
+    assert sum(isinstance(module, kind) for module in model.modules()) == count
+    assert isinstance(model.stages[-1].heads[-1].attention, kind)
+    assert model(torch.randn(2, 3, *SMALL)).shape == (2, 5, 16, 8)
+
+
+def test_mmposes_prm_has_one_weight_per_position():
+    _, channel, position = PRM(5, shared_position=True).eval().weights(torch.randn(2, 5, 8, 6))
+    assert channel.shape == (2, 5, 1, 1)
+    assert position.shape == (2, 5, 8, 6)
+    assert torch.equal(position[:, 0], position[:, 4])
+
+
+@pytest.mark.parametrize("fields", [{}, {"stages": 2, "attention": "prm"}])
+def test_torch_export_gives_the_same_heatmaps_for_any_batch(fields):
+    model = small(**fields).eval()
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    exported = torch.export.export(model, (torch.randn(2, 3, *SMALL),), dynamic_shapes=batch).module()
+    images = torch.randn(5, 3, *SMALL)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+# ---- cost and receptive fields
 
 
 def test_operations_bytes_and_memory_are_counted():
@@ -95,75 +145,6 @@ def test_operations_bytes_and_memory_are_counted():
     assert counted(run) == (2 * 10 * 20 * 30, matrices + 2 * 4 * 300 + 2 * 4 * 600, 4 * 600)
 
 
-def test_an_unknown_network_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'rsn19' is unknown; known are res18,"):
-        create_model("rsn19")
-
-
-@pytest.mark.parametrize("branches", [2, 3, 4, 5, 6])
-def test_residual_steps_is_the_papers_recurrence(branches):
-    block = ResidualSteps(branches, 3).double().eval()
-    x = torch.randn(1, branches * 3, 8, 6, dtype=torch.float64)
-    parts = x.chunk(branches, dim=1)
-    y = {}
-    for i in range(branches):
-        for j in range(i + 1):
-            before = parts[i] if j == 0 else y[i, j - 1]
-            y[i, j] = block.steps[i][j](before + y[i - 1, j] if j < i else before)
-    assert torch.allclose(block(x), torch.cat([y[i, i] for i in range(branches)], dim=1))
-
-
-def test_res2net_keeps_its_first_part():
-    x = torch.randn(1, 12, 8, 6)
-    assert torch.equal(Res2Net(4, 3).eval()(x)[:, :3], x[:, :3])
-
-
-@pytest.mark.parametrize(("attention", "kind"), [("prm", PRM), ("prm-mmpose", PRM), ("se", SE), ("cbam", CBAM)])
-@pytest.mark.parametrize(("where", "count"), [("last", 1), ("every", 8)])
-def test_attention_refines_the_last_head_or_every_head(attention, kind, where, count):
-    model = small(stages=2, attention=attention, attention_at=where)
-    assert sum(isinstance(module, kind) for module in model.modules()) == count
-    assert isinstance(model.stages[-1].heads[-1].attention, kind)
-    assert model(torch.randn(2, 3, *SMALL)).shape == (2, 5, 16, 8)
-    assert len(model.output_norms()) == 8
-
-
-def test_mmposes_prm_has_one_attention_a_position():
-    _, channel, position = PRM(5, shared_position=True).eval().weights(torch.randn(2, 5, 8, 6))
-    assert channel.shape == (2, 5, 1, 1)
-    assert position.shape == (2, 5, 8, 6)
-    assert torch.equal(position[:, 0], position[:, 4])
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_recomputing_changes_neither_gradients_nor_statistics(seed):
-    results = []
-    for recompute in (False, True):
-        torch.manual_seed(seed)
-        model = small(stages=2, attention="prm").train()
-        model.recompute(recompute)
-        model.heads(torch.randn(2, 3, *SMALL)).square().mean().backward()
-        results.append((dict(model.named_buffers()), {n: p.grad for n, p in model.named_parameters()}))
-    for without, with_it in zip(*results, strict=True):
-        torch.testing.assert_close(with_it, without)
-
-
-def kept(model):
-    """Bytes that a forward pass keeps for the gradients, weights aside."""
-    tensors = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: tensors.setdefault(t.data_ptr(), t), lambda t: t):
-        model.heads(torch.randn(2, 3, *SMALL))
-    weights = {parameter.data_ptr() for parameter in model.parameters()}
-    return sum(tensor.nbytes for pointer, tensor in tensors.items() if pointer not in weights)
-
-
-def test_recomputing_keeps_less():
-    model = small(stages=2).train()
-    everything = kept(model)
-    model.recompute()
-    assert kept(model) < everything / 3
-
-
 # The paper's cost, at 3 %: these five are how its widths were found; Res-18 and RSN-18 are what was released.
 PUBLISHED = ["rsn50", "rsn101", "2xrsn50", "3xrsn50", "4xrsn50"]
 
@@ -176,10 +157,9 @@ def test_the_papers_networks_cost_what_was_published():
     assert table.ratio.between(0.97, 1.03).all(), table
 
 
-def test_released_networks_cost_what_their_code_costs():
-    assert cost(ZOO["res18"])[1] / 1e9 == pytest.approx(2.07, abs=0.005)
-    assert cost(ZOO["rsn18"])[1] / 1e9 == pytest.approx(2.25, abs=0.005)
-    assert cost(ZOO["rsn50-mmpose"])[1] / 1e9 == pytest.approx(4.07, abs=0.005)
+@pytest.mark.parametrize(("name", "wanted"), [("res18", 2.07), ("rsn18", 2.25), ("rsn50-mmpose", 4.07)])
+def test_released_networks_cost_what_their_code_costs(name, wanted):
+    assert cost(ZOO[name])[1] / 1e9 == pytest.approx(wanted, abs=0.005)
 
 
 def test_receptive_fields_of_a_block_are_the_papers():

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from ruamel.yaml import YAML
 
-from rsnlib.stages import train as train_stage
+from rsnlib.stages.train import PACKAGE, WEIGHTS_CODE
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -73,16 +73,17 @@ def test_a_stages_code_exists(stage):
     assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
-def test_what_trainings_are_told_apart_by_is_the_code_that_they_depend_on():
-    code = {path for path in STAGES["train"]["deps"] if path.startswith("rsnlib/")}
-    assert code == {f"rsnlib/{path}" for path in train_stage.TRAINING_CODE}
+def test_trained_weights_are_told_apart_by_code_that_their_stage_depends_on():
+    rooms = [path.removeprefix("rsnlib/") for path in STAGES["train"]["deps"] if path.startswith("rsnlib/")]
+    assert all((PACKAGE / path).exists() for path in WEIGHTS_CODE)
+    assert all(any(path == room or path.startswith(f"{room}/") for room in rooms) for path in WEIGHTS_CODE)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_parameters_exist_whatever_is_run(stage):
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     for key in STAGES[stage].get("params", []):
-        for dataset, model in product(params["datasets"], params["models"]):
+        for dataset, model in product(params["datasets"], params["run"]["models"]):
             place = params
             for part in key.replace("${item.dataset}", dataset).replace("${item.model}", model).split("."):
                 place = place[part]

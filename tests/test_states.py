@@ -1,4 +1,4 @@
-"""The states that an interrupted training goes on from."""
+"""Checkpoints to resume training from: whole, locked, and with one to fall back to."""
 
 import subprocess
 import sys
@@ -22,26 +22,24 @@ def newest(folder):
         return states.newest()
 
 
+def test_the_newest_of_two_is_found_again(tmp_path):
+    assert newest(tmp_path / "new") is None
+    assert [path.stem for path in saved(tmp_path, 8, 90, 100)] == ["000000090", "000000100"]
+    (tmp_path / ".000000101.pt.x7f3").write_bytes(b"half")  # of a process that was killed
+    found = newest(tmp_path)
+    assert found["iteration"] == 100 and found["weights"].eq(100).all()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/state: cannot be written .*file is a file, not a folder"):
         saved(tmp_path / "file/state")
 
 
-def test_the_newest_of_two_is_found_again(tmp_path):
-    paths = saved(tmp_path, 8, 90, 100)
-    assert [path.stem for path in paths] == ["000000090", "000000100"]
-    found = newest(tmp_path)
-    assert found["iteration"] == 100 and found["weights"].eq(100).all()
-
-
-def test_a_new_run_has_none(tmp_path):
-    assert newest(tmp_path / "new") is None
-
-
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other"])
 def test_a_damaged_one_falls_back_with_a_warning(tmp_path, capsys, damage):
-    _, path = saved(tmp_path, 1, 2)
+    before, path = saved(tmp_path, 1, 2)
     whole = path.read_bytes()
     place = whole.index(torch.full((1000,), 2.0).numpy().tobytes()) + 777
     flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
@@ -49,19 +47,8 @@ def test_a_damaged_one_falls_back_with_a_warning(tmp_path, capsys, damage):
     assert newest(tmp_path)["iteration"] == 1
     warning = capsys.readouterr().err
     assert f"{path}: damaged" in warning and "going on from the one before" in warning
-
-
-def test_where_all_are_damaged_the_run_starts_anew(tmp_path):
-    for path in saved(tmp_path, 1, 2):
-        path.write_bytes(b"")
+    before.write_bytes(b"")
     assert newest(tmp_path) is None
-
-
-def test_what_a_killed_process_left_unfinished_goes(tmp_path):
-    saved(tmp_path, 1)
-    (tmp_path / ".000000002.pt.x7f3").write_bytes(b"half")
-    assert newest(tmp_path)["iteration"] == 1
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_second_process_waits_and_says_so(tmp_path):

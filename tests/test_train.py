@@ -1,42 +1,45 @@
 """The training loop on eight drawn people and the smallest network."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
+from unittest.mock import Mock
 
+import checkout
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from ruamel.yaml import YAML
 
-from rsnlib.config import Schedule, Train, project_root
+from rsnlib import fast
+from rsnlib.config import Recipe, Train
+from rsnlib.data import batches
 from rsnlib.data.augment import reach
+from rsnlib.data.batches import make_batch
 from rsnlib.data.images import normalise
 from rsnlib.data.readers import read_people
 from rsnlib.data.store import CropStore, write_crop_store
 from rsnlib.errors import UserError
-from rsnlib.fast.fused_norm import plain_torch
+from rsnlib.inference import predict
 from rsnlib.models.checkpoints import load_model
-from rsnlib.models.network import Network, Up, resize
 from rsnlib.models.zoo import create_model
-from rsnlib.stages import layout
-from rsnlib.stages import prepare as prepare_stage
 from rsnlib.stages import train as train_stage
+from rsnlib.stages.layout import weights_path
+from rsnlib.stages.results import load_curve
 from rsnlib.training import loop as training
-from rsnlib.training.loop import iterations, learning_rate_factor, make_batch, make_optimizer, train
+from rsnlib.training.loop import iterations, learning_rate_factor, make_optimizer, output_norms, train
 
-SCHEDULE = Schedule(
-    batch_size=4, epochs=None, iterations=8, learning_rate=2e-3, warmup=2, warmup_factor=0.1, output_scale=256
+RECIPE = Recipe(
+    batch_size=4, length={"iterations": 8}, learning_rate=2e-3, warmup=2, warmup_factor=0.1, output_scale=256
 )
-SHARED = Train(epochs=None, weight_decay=1e-5, precision="float32", validations=2)
+SHARED = Train(weight_decay=1e-5, precision="float32", validations=2, device_batch=32, activation_checkpointing=False)
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +47,39 @@ def store(demo_folder, demo_settings, tmp_path_factory):
     path = tmp_path_factory.mktemp("crops") / "train"
     far = reach(demo_settings.augmentation)
     people = read_people(demo_folder, "coco", "train2017")
-    write_crop_store(path, people, demo_settings.input_size, demo_settings.enlarge, far)
+    write_crop_store(path, people, demo_settings.input_size, demo_settings.margin, far)
     return CropStore(path)
 
 
-def small_network():
+def small_network(**fields):
     torch.manual_seed(0)
-    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1]}, 17, (64, 64))
+    return create_model({"block": "bottleneck", "depths": [1, 1, 1, 1], **fields}, 17, (64, 64))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(store, demo_settings):
-    """A function: train the smallest network; what it takes goes before the settings above."""
+    """A function: train the smallest network; its arguments override the settings above."""
 
-    def run(schedule=SCHEDULE, model=None, seed=0, shared=SHARED, **options):
-        return train(model or small_network(), store, demo_settings, schedule, seed=seed, train=shared, **options)
+    def run(recipe=RECIPE, model=None, seed=0, shared=SHARED, **options):
+        return train(model or small_network(), store, demo_settings, recipe, seed=seed, train=shared, **options)
 
     return run
 
 
+def sum_of_weights(model):
+    assert not model.training
+    return {"val_AP": sum(parameter.sum().item() for parameter in model.parameters())}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run):
+    """The model and the curve of a training with the settings above."""
+    return run(validate=sum_of_weights)
+
+
 @pytest.fixture
 def save_always(monkeypatch):
-    """Keep a state after every iteration."""
+    """Save a checkpoint after every iteration."""
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
     monkeypatch.setattr(training, "SAVE_SHARE", float("inf"))
 
@@ -78,99 +92,74 @@ def same_weights(model, other):
 
 
 def test_the_loss_falls(run):
-    rows = []
-    model, curve = run(replace(SCHEDULE, iterations=96), log=rows.append)
+    _, curve = run(replace(RECIPE, length={"iterations": 96}))
     losses = [row["loss"] for row in curve]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-    assert rows == curve
-    assert [row["iteration"] for row in curve] == list(range(1, 97))
-    assert curve[-1]["epoch"] == 96 * 4 / 8
+
+
+def test_the_curve_shows_the_schedule_and_validations_at_even_distances(run, uninterrupted):
+    model, curve = uninterrupted
     assert not model.training
+    assert [row["iteration"] for row in curve] == list(range(1, 9))
+    assert [row["iteration"] for row in curve if "val_AP" in row] == [4, 8]
+    assert curve[-1]["epoch"] == 8 * 4 / 8
+    wanted = [2e-3 * learning_rate_factor(iteration, 8, 2, 0.1) for iteration in range(1, 9)]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(wanted)
+    assert wanted[1] == 2e-3 and wanted[-1] == 0
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
-    first, again, other = (run(replace(SCHEDULE, iterations=3), seed=seed)[0] for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, uninterrupted):
+    first, again, other = uninterrupted[0], run(seed=0)[0], run(seed=1)[0]
     assert same_weights(first, again)
     assert not same_weights(first, other)
 
 
-def test_twenty_steps_have_the_losses_of_the_plain_form(run, monkeypatch):
-    """Plain: the released code's order of operations, nothing in place, every bias trained, branches as they are. In
-    float64: in float32 even two plain trainings whose weights start 1e-7 apart are nearly 1e-3 apart by then."""
-    schedule = replace(SCHEDULE, batch_size=8, iterations=20, learning_rate=4e-4, warmup=2400, output_scale=1)
+def test_without_what_makes_it_faster_training_and_prediction_give_the_same_numbers(run, demo_folder, monkeypatch):
+    """In float64: in float32 even two plain trainings whose weights start 1e-7 apart are nearly 1e-3 apart after 20
+    steps. Without weight decay, which moves even biases without a gradient. Branches are widened as on a GPU."""
+    recipe = replace(RECIPE, batch_size=8, length={"iterations": 20}, learning_rate=4e-4, warmup=2400, output_scale=1)
+    people = read_people(demo_folder, "coco", "val2017")
     monkeypatch.setattr(training, "normalise", lambda crops: normalise(crops).double())
-    monkeypatch.setattr(training, "MULTIPLES", {("cpu", "float32"): 32})
+    monkeypatch.setattr(fast, "MULTIPLES", {("cpu", "float32"): 32})
 
-    def losses():
+    def outcome():
         torch.manual_seed(0)
-        _, curve = run(schedule, create_model("rsn18", 17, (64, 64)).double())
-        return torch.tensor([row["loss"] for row in curve])
+        model = create_model("rsn18", 17, (64, 64)).double()
+        model, curve = run(recipe, model, shared=replace(SHARED, weight_decay=0.0))
+        return np.array([row["loss"] for row in curve]), *predict.predict_people([model], people, (0.1, 0.1))
 
-    fast = losses()
-
-    def up(unit, down, coarser):
-        x = unit.lateral.bn(unit.lateral.conv(down))
-        if unit.coarser is not None:
-            x = x + unit.coarser(resize(coarser, down.shape[-2:]))
-        return torch.relu(x), None
-
-    def features(model, images):
-        x = model.pool(torch.relu(model.stem(images)))
-        return [model.stages[0](x, [None] * 4)[0]]
-
-    monkeypatch.setattr(Up, "forward", up)
-    monkeypatch.setattr(Network, "features", features)
-    monkeypatch.setattr(training, "widen", lambda model, _: deepcopy(model))
-    monkeypatch.setattr(training, "narrow", lambda learner, _: learner)
-    plain = losses()
-    assert len(plain) == 20 and plain[0] != plain[-1]
-    torch.testing.assert_close(fast, plain, rtol=1e-6, atol=0)
+    losses, keypoints, scores = outcome()
+    monkeypatch.setattr(training, "faster", lambda model, *_: model)
+    monkeypatch.setattr(training, "slower", lambda learner, _: learner)
+    monkeypatch.setattr(predict, "fuse", lambda model: model)
+    plain_losses, plain_keypoints, plain_scores = outcome()
+    assert len(losses) == 20 and losses[0] != losses[-1]
+    np.testing.assert_allclose(losses, plain_losses, rtol=1e-6)
+    np.testing.assert_allclose(keypoints, plain_keypoints, atol=1e-3)
+    np.testing.assert_allclose(scores, plain_scores, atol=1e-6)
 
 
-def test_an_interrupted_training_goes_on_to_the_same_weights(run, tmp_path, save_always):
-    state = tmp_path / "state"
-
+def test_an_interrupted_training_goes_on_to_the_same_weights_and_is_not_repeated(
+    run, uninterrupted, tmp_path, save_always, monkeypatch
+):
     def power_cut(row):
         if row["iteration"] == 5:
             raise KeyboardInterrupt
 
-    def validate(model):
-        return {"val_AP": sum(p.sum().item() for p in model.parameters())}
-
+    rows, options = [], {"state": tmp_path / "state", "validate": sum_of_weights}
     with pytest.raises(KeyboardInterrupt):
-        run(state=state, validate=validate, log=power_cut)
-    rows = []
-    resumed, curve = run(state=state, validate=validate, log=rows.append)
-    uninterrupted, wanted = run(validate=validate)
-    assert same_weights(resumed, uninterrupted)
-    assert [row["iteration"] for row in rows] == list(range(1, 9))  # those before the cut are logged again
-    assert curve == wanted
+        run(log=power_cut, **options)
+    resumed, curve = run(log=rows.append, **options)
+    assert same_weights(resumed, uninterrupted[0])
+    assert rows == curve == uninterrupted[1]  # the rows before the cut are logged again
+    monkeypatch.setattr(batches, "make_batch", None)  # must not be called
+    again, same_curve = run(**options)
+    assert same_weights(resumed, again) and curve == same_curve
 
 
-def test_a_finished_training_is_not_repeated(run, tmp_path, monkeypatch):
-    state = tmp_path / "state"
-    first, curve = run(state=state)
-    monkeypatch.setattr(training, "make_batch", None)  # must not be called
-    again, same_curve = run(state=state, model=create_model({"block": "bottleneck", "depths": [1] * 4}, 17, (64, 64)))
-    assert same_weights(first, again) and curve == same_curve
-
-
-def test_validation_happens_evenly_the_last_time_at_the_end(run):
-    modes = []
-
-    def validate(model):
-        modes.append(model.training)
-        return {"val_AP": 0.5}
-
-    model, curve = run(validate=validate, shared=replace(SHARED, validations=4))
-    assert [row["iteration"] for row in curve if "val_AP" in row] == [2, 4, 6, 8]
-    assert modes == [False] * 4
-
-
-def test_sigterm_saves_and_stops_between_two_points_of_the_curve(run, tmp_path, monkeypatch):
+def test_sigterm_saves_and_stops_between_two_points_of_the_curve(run, uninterrupted, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LOGS", 2)  # points at iterations 4 and 8
-    loss, state = training.heatmap_loss, tmp_path / "state"
-    calls = iter(range(1, 9))
+    loss, calls = training.heatmap_loss, iter(range(1, 13))
 
     def stop_at_the_sixth(*arguments):
         if next(calls) == 6:
@@ -178,61 +167,42 @@ def test_sigterm_saves_and_stops_between_two_points_of_the_curve(run, tmp_path, 
         return loss(*arguments)
 
     monkeypatch.setattr(training, "heatmap_loss", stop_at_the_sixth)
-    with pytest.raises(UserError, match="SIGTERM after iteration 6 of 8; the next run goes on"):
-        run(state=state)
-    monkeypatch.setattr(training, "heatmap_loss", loss)
-    assert [path.name for path in state.glob("*.pt")] == ["000000006.pt"]
-    (resumed, curve), (uninterrupted, wanted) = run(state=state), run()
-    assert same_weights(resumed, uninterrupted) and curve == wanted
+    with pytest.raises(UserError, match="SIGTERM after iteration 6 of 8; the next run resumes there"):
+        run(state=tmp_path)
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["000000006.pt"]
+    resumed, curve = run(state=tmp_path)
+    losses = [row["loss"] for row in uninterrupted[1]]
+    assert same_weights(resumed, uninterrupted[0])
+    assert [row["loss"] for row in curve] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])])
 
 
-def test_sigterm_during_validation_saves_and_at_the_end_changes_nothing(run, tmp_path):
-    state, sent = tmp_path / "state", iter([True, True])
+def test_sigterm_during_validation_saves_and_at_the_end_changes_nothing(run, uninterrupted, tmp_path):
+    sent = iter([True, True])
 
     def validate(model):
         if next(sent, False):
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    with pytest.raises(UserError, match="SIGTERM after iteration 4 of 8; the next run goes on"):
-        run(state=state, validate=validate)
-    assert [path.name for path in state.glob("*.pt")] == ["000000004.pt"]
-    finished, _ = run(state=state, validate=validate)
-    assert next(sent, None) is None and same_weights(finished, run()[0])
+    with pytest.raises(UserError, match="SIGTERM after iteration 4 of 8; the next run resumes there"):
+        run(state=tmp_path, validate=validate)
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["000000004.pt"]
+    finished, _ = run(state=tmp_path, validate=validate)
+    assert next(sent, None) is None and same_weights(finished, uninterrupted[0])
 
 
 def test_changed_code_or_data_begins_anew(project, tmp_path, monkeypatch):
-    class Begun(Exception):
-        pass
-
-    def begin(*given, state, **options):
-        begun.append(state)
-        raise Begun
-
-    begun = []
-    monkeypatch.setattr(train_stage, "train_model", begin)
-    package = shutil.copytree(layout.PACKAGE, tmp_path / "rsnlib")
+    begun = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(train_stage.loop, "train", begun)
+    package = shutil.copytree(train_stage.PACKAGE, tmp_path / "rsnlib")
+    monkeypatch.setattr(train_stage, "PACKAGE", package)
     for changed in (None, None, "apps/readme.py", "models/blocks.py", "training/loop.py"):
         if changed:
-            with open(package / changed, "a") as file:
-                file.write("# changed\n")
-        monkeypatch.setattr(train_stage, "PACKAGE", package)
-        with pytest.raises(Begun):
+            (package / changed).write_text("# changed\n")
+        with pytest.raises(KeyboardInterrupt):
             train_stage.train("demo", "plain", 0)
-    first, again, other_code, blocks, loop = begun
+    first, again, other_code, blocks, loop = [call.kwargs["state"] for call in begun.call_args_list]
     assert first == again == other_code and len({first, blocks, loop}) == 3
-
-
-def test_a_damaged_state_falls_back_to_the_one_before(run, tmp_path, save_always, capsys):
-    state = tmp_path / "state"
-    first, _ = run(state=state)
-    older, newest = sorted(state.glob("*.pt"))
-    contents = bytearray(newest.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    newest.write_bytes(contents)
-    again, _ = run(state=state)
-    assert f"{newest}: damaged" in capsys.readouterr().err
-    assert same_weights(first, again)
 
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_state_before(
@@ -241,47 +211,50 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_state_before(
     loss = training.heatmap_loss
     calls = iter(range(1, 9))
     monkeypatch.setattr(training, "heatmap_loss", lambda *a: loss(*a) * (float("inf") if next(calls) == 6 else 1))
-    with pytest.raises(
-        UserError, match=r"not finite \(iteration 6, learning rate 0.00067\): lower .*batch: "
-    ) as raised:
+    message = r"not finite \(iteration 6, learning rate 0.00067\): lower .*batch: "
+    with pytest.raises(UserError, match=message) as raised:
         run(state=tmp_path)
-    people = store.people.ids[training._rows(6, len(store), 4, seed=0)]
+    people = store.people.ids[batches.batch_rows(6, len(store), 4, seed=0)]
     assert str(raised.value).endswith(", ".join(map(str, people)))
     assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == ["000000004.pt", "000000005.pt"]
 
 
-def test_too_little_memory_says_what_to_lower(run, monkeypatch):
-    def out_of_memory(*arguments):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(training, "heatmap_loss", out_of_memory)
-    with pytest.raises(UserError, match=r"32 people at a time: lower train.device_batch .*activation_checkpointing"):
+@pytest.mark.parametrize(
+    ("module", "name", "error", "message"),
+    [
+        (
+            training,
+            "heatmap_loss",
+            torch.OutOfMemoryError,
+            "32 people at a time: lower train.device_batch .*checkpoint",
+        ),
+        (batches, "cut_crops", UserError("picture 7: broken"), "picture 7"),
+    ],
+)
+def test_an_error_of_the_device_or_a_picture_stops_the_training(run, monkeypatch, module, name, error, message):
+    monkeypatch.setattr(module, name, Mock(side_effect=error))
+    with pytest.raises(UserError, match=message):
         run()
 
 
-def test_a_picture_that_cannot_be_cut_stops_the_training(run, monkeypatch):
-    def broken(*args):
-        raise UserError("picture 7: broken")
-
-    monkeypatch.setattr(training, "cut_crops", broken)
-    with pytest.raises(UserError, match="picture 7"):
-        run()
+def test_one_person_at_a_time_is_refused_where_a_norm_has_one_value_per_person(run):
+    with pytest.raises(UserError, match=r"one person at a time .* raise train\.device_batch"):
+        run(model=small_network(attention="prm"), shared=replace(SHARED, device_batch=1))
 
 
-@pytest.mark.parametrize("count", [3, 5, 20])
-def test_stopping_early_ends_the_preparing_thread(monkeypatch, count):
-    monkeypatch.setattr(training, "make_batch", lambda number, *_: number)
-    batches = training.prefetched(range(count), *[None] * 5)
-    assert next(batches) == (0, 0)
+def test_stopping_early_ends_the_preparing_thread(monkeypatch):
+    monkeypatch.setattr(batches, "make_batch", lambda number, *_: number)
+    prepared = batches.prefetched(range(20), *[None] * 5)
+    assert next(prepared) == (0, 0)
     time.sleep(0.1)  # as many batches as fit are ready
-    closing = threading.Thread(target=batches.close, daemon=True)
+    closing = threading.Thread(target=prepared.close, daemon=True)
     closing.start()
     closing.join(timeout=3)
     assert not closing.is_alive()
 
 
 def test_without_intermediate_supervision_the_last_finest_head_alone_learns(run):
-    model = create_model({"block": "bottleneck", "depths": [1] * 4, "stages": 2}, 17, (64, 64))
+    model = small_network(stages=2)
     start = deepcopy(model)
     run(model=model, intermediate_supervision=False)
     learnt = [
@@ -294,8 +267,8 @@ def test_without_intermediate_supervision_the_last_finest_head_alone_learns(run)
 
 @pytest.mark.parametrize("options", [{}, {"intermediate_supervision": False}])
 def test_mining_changes_what_is_learnt(run, options):
-    schedule = replace(SCHEDULE, iterations=2)
-    mined, everything = (run(schedule, hard_keypoints=count, **options) for count in (8, None))
+    recipe = replace(RECIPE, length={"iterations": 2})
+    mined, everything = (run(recipe, hard_keypoints=count, **options) for count in (8, None))
     assert mined[1][0]["loss"] > everything[1][0]["loss"]  # the mean of the worst
     assert not same_weights(mined[0], everything[0])
 
@@ -303,17 +276,9 @@ def test_mining_changes_what_is_learnt(run, options):
 # ---- how long and how fast
 
 
-@pytest.mark.parametrize(
-    ("changes", "epochs", "wanted"),
-    [
-        ({"epochs": 3.0, "iterations": None}, None, 75),
-        ({"epochs": None, "iterations": 500}, None, 500),
-        ({"epochs": None, "iterations": 500}, 2, 50),  # train.epochs goes first
-        ({"epochs": 0.001, "iterations": None}, None, 1),
-    ],
-)
-def test_length_in_epochs_or_iterations(changes, epochs, wanted):
-    assert iterations(replace(SCHEDULE, batch_size=40, **changes), 1000, epochs) == wanted
+def test_length_in_epochs_or_iterations():
+    for length, wanted in (({"epochs": 3}, 75), ({"iterations": 500}, 500), ({"epochs": 0.001}, 1)):
+        assert iterations(replace(RECIPE, batch_size=40, length=length), 1000) == wanted
 
 
 @pytest.mark.shared
@@ -323,17 +288,8 @@ def test_the_learning_rate_is_that_of_the_released_code(shared):
     assert found == pytest.approx(golden, abs=1e-9)
 
 
-@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (5, 50), (50, 50), (3, 1)])
-def test_a_run_shorter_than_the_warm_up_has_a_learning_rate_too(total, warmup):
-    factors = [learning_rate_factor(iteration, total, warmup, 0.1) for iteration in range(1, total + 1)]
-    assert all(0 <= factor <= 1 for factor in factors)
-
-
-def test_the_curve_shows_the_schedule(run):
-    _, curve = run()
-    wanted = [2e-3 * learning_rate_factor(iteration, 8, 2, 0.1) for iteration in range(1, 9)]
-    assert [row["learning_rate"] for row in curve] == pytest.approx(wanted)
-    assert wanted[1] == 2e-3 and wanted[-1] == 0
+def test_a_training_shorter_than_its_warm_up_has_learning_rates_too():
+    assert 0 <= learning_rate_factor(5, 5, 50, 0.1) <= 1
 
 
 # ---- batches
@@ -344,20 +300,12 @@ def whole_batch(*arguments, **options):
     return batch
 
 
-def test_everyone_is_seen_once_an_epoch_in_a_new_order(store, demo_settings, monkeypatch):
-    seen, crops = [], store.crops
-    monkeypatch.setattr(store, "crops", lambda rows, matrices: seen.extend(rows.tolist()) or crops(rows, matrices))
-    for number in range(1, 9):
-        whole_batch(number, store, demo_settings, size=3, seed=0)
-    epochs = [seen[first : first + 8] for first in (0, 8, 16)]
+def test_everyone_is_seen_once_per_epoch_in_a_new_order():
+    seen = np.concatenate([batches.batch_rows(number, 8, 3, seed=0) for number in range(1, 9)])
+    epochs = seen.reshape(3, 8).tolist()
     assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 3
     assert epochs[0] != epochs[1] != epochs[2] != list(range(8))
-
-
-def test_a_batch_larger_than_the_data_takes_people_again(store, demo_settings):
-    crops, keypoints, visible = whole_batch(1, store, demo_settings, size=20, seed=0)
-    assert crops.shape == (20, 64, 64, 3) and crops.dtype == torch.uint8
-    assert keypoints.shape == (20, 17, 2) and visible.shape == (20, 17)
+    assert batches.batch_rows(1, 8, 24, seed=0).tolist() == seen.tolist()  # a batch larger than the data
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone(store, demo_settings):
@@ -367,20 +315,14 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(store, demo_settings):
     assert all(a.equal(b) for a, b in zip(batch, whole_batch(2, store, demo_settings, size=4, seed=0)))
     for number, seed in ((3, 0), (2, 1)):
         assert not batch[0].equal(whole_batch(number, store, demo_settings, size=4, seed=seed)[0])
+    (piece,) = make_batch(2, store, demo_settings, size=4, seed=0, pieces=[slice(2, 4)])
+    assert all(part.equal(tensor[2:4]) for part, tensor in zip(piece, batch, strict=True))
 
 
 def test_every_batch_draws_its_own_variations(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(training, "cut_crops", lambda *given: [(np.array(given[3].random()),) * 3])
-    for number, seed in ((1, 0), (2, 0), (1, 1)):
-        drawn.append(whole_batch(number, range(8), None, 4, seed)[0].item())
-    assert len(set(drawn)) == 3
-
-
-def test_a_piece_of_a_batch_is_that_part_of_the_whole(store, demo_settings):
-    whole = whole_batch(2, store, demo_settings, size=6, seed=0)
-    for piece in make_batch(2, store, demo_settings, size=6, seed=0, pieces=[slice(4, 6)]):
-        assert all(part.equal(tensor[4:6]) for part, tensor in zip(piece, whole, strict=True))
+    monkeypatch.setattr(batches, "cut_crops", lambda *given: [(np.array(given[3].random()),) * 3])
+    drawn = {whole_batch(number, range(8), None, 4, seed)[0].item() for number, seed in ((1, 0), (2, 0), (1, 1))}
+    assert len(drawn) == 3
 
 
 # ---- pieces, and several processes
@@ -388,58 +330,41 @@ def test_a_piece_of_a_batch_is_that_part_of_the_whole(store, demo_settings):
 
 def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
     monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda norm, x: x)  # the only thing that sees a batch
-    once = replace(SCHEDULE, iterations=1)
-    with plain_torch():
-        (whole, curve), (pieces, same) = run(once), run(once, shared=replace(SHARED, device_batch=1))
-    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+    monkeypatch.setattr(training, "normalise", lambda crops: normalise(crops).double())
+    monkeypatch.setattr(training, "faster", lambda model, *_: model)
+    monkeypatch.setattr(training, "slower", lambda learner, _: learner)
+    once = replace(RECIPE, length={"iterations": 1})
+    (whole, curve), (pieces, same) = (
+        run(once, small_network().double(), shared=replace(SHARED, device_batch=people)) for people in (4, 1)
+    )
+    for a, b in zip(whole.parameters(), pieces.parameters()):
         if a.grad is not None:
             torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-5 * a.grad.abs().max().item())
-    assert curve[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-6)
+    assert whole.stem.conv.weight.grad is not None and curve[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-6)
 
 
-def test_two_processes_train_to_the_weights_of_one(demo_folder, tmp_path, monkeypatch):
-    values = YAML(typ="safe").load(project_root() / "params.yaml")
-    root = project_root()
-    values["datasets"]["demo"] |= {"input_size": [64, 64], "more_input_sizes": {}}
-    schedule = {"batch_size": 4, "epochs": None, "iterations": 10, "warmup": 2}
-    values["datasets"]["demo"]["schedule"] |= schedule
-    values["models"]["tiny"] = {"block": "bottleneck", "depths": [1, 1, 1, 1]}
-    values["run"] = {"datasets": ["demo"], "models": ["tiny"], "seeds": [0]}
-    values["train"] |= {"precision": "float32", "device_batch": 2, "validations": 1}
+def test_two_processes_train_to_the_weights_of_one(project):
+    values = YAML(typ="safe").load(project / "params.yaml")
+    values["datasets"]["demo"]["recipe"] |= {"length": {"iterations": 10}, "warmup": 2}
+    values["train"] |= {"precision": "float32", "device_batch": 2}
+    (project / "params.yaml").unlink()  # a link to the file of the other tests
+    YAML(typ="safe").dump(values, project / "params.yaml")
     weights = []
     for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        shutil.copytree(demo_folder, folder / "data/demo")
-        YAML(typ="safe").dump(values, folder / "params.yaml")
-        prepare_stage.prepare("demo")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += ["-m", "rsnlib", "train", "--dataset", "demo", "--model", "tiny"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        weights.append(load_model(layout.weights_path("demo", "tiny", 0)).state_dict())
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "rsnlib"]
+        checkout.run(project, sys.executable, *torchrun, "train", "--dataset=demo", "--model=plain", PYTHONPATH=ROOT)
+        weights.append(load_model(weights_path("demo", "plain", 0)).state_dict())
+        shutil.rmtree("work/state")
     for (name, one), two in zip(weights[0].items(), weights[1].values(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
-    assert layout.load_curve("demo", "tiny", 0)["iteration"].tolist() == list(range(1, 11))
+    assert load_curve("demo", "plain", 0)["iteration"].tolist() == list(range(1, 11))
 
 
-def test_pieces_are_as_even_as_can_be():
-    pieces = training.my_pieces(16, 15)
-    assert pieces == [slice(0, 8), slice(8, 16)] and training.my_pieces(10, 4)[-1] == slice(6, 10)
-
-
-def test_one_person_at_a_time_is_refused_where_a_norm_has_one_value_a_person(run):
-    model = create_model({"depths": [1, 1, 1, 1], "attention": "prm"}, 17, (64, 64))
-    for compute in (contextlib.nullcontext, plain_torch):
-        with compute(), pytest.raises(UserError, match=r"one person at a time .* raise train\.device_batch"):
-            run(model=model, shared=replace(SHARED, device_batch=1))
-
-
-def test_more_processes_than_pieces_are_refused(monkeypatch):
+def test_pieces_are_even_and_shared_by_the_processes(monkeypatch):
+    assert training.my_pieces(16, 15) == [slice(0, 8), slice(8, 16)]
+    assert training.my_pieces(10, 4) == [slice(0, 3), slice(3, 6), slice(6, 10)]
     monkeypatch.setattr(training.parallel, "world", lambda: 3)
-    assert [piece.start for piece in training.my_pieces(10, 4)] == [0]
+    assert training.my_pieces(10, 4) == [slice(0, 3)]
     with pytest.raises(UserError, match="of 10 people in pieces of 5 are 2 pieces, too few for 3 processes: lower"):
         training.my_pieces(10, 5)
 
@@ -448,27 +373,22 @@ def test_more_processes_than_pieces_are_refused(monkeypatch):
 
 
 def test_output_norms_move_output_scale_times_as_fast():
-    model = small_network()
-    optimizer = make_optimizer(model, SCHEDULE, 1e-5)
+    model = small_network(stages=2, attention="prm")
+    optimizer = make_optimizer(model, RECIPE, 1e-5)
     others, outputs = optimizer.param_groups
     assert (others["range"], outputs["range"]) == (1, 256)
-    assert len(outputs["params"]) == 4 * 2  # weight and bias of four heads
+    assert len(outputs["params"]) == 8 * 2  # weight and bias of eight heads
     grouped = sorted(id(parameter) for parameter in others["params"] + outputs["params"])
     assert grouped == sorted(id(parameter) for parameter in model.parameters())
     assert others["weight_decay"] == outputs["weight_decay"] == 1e-5
-
-
-def test_the_released_recipe_changes_nothing():
-    model = small_network()
-    make_optimizer(model, replace(SCHEDULE, output_scale=1), 1e-5)
-    assert same_weights(model, small_network())
+    last, finest = model.stages[1].heads[2:]
+    assert output_norms(model)[6:] == [last.heatmaps.bn, finest.attention.features.bn]  # a PRM sets the range itself
 
 
 def test_the_training_uses_each_groups_learning_rate(run):
     model, start = small_network(), small_network()
-    make_optimizer(start, SCHEDULE, 0)  # only for its start values
-    run(replace(SCHEDULE, iterations=2, warmup=0), model=model)  # the second has learning rate 0
+    run(replace(RECIPE, length={"iterations": 2}, warmup=0), model=model)  # the second has learning rate 0
     half = 2e-3 / 2  # of two iterations, after the first; Adam's first step is the learning rate
-    moved = (model.stages[0].heads[3].output_norm.weight - start.stages[0].heads[3].output_norm.weight).abs()
+    moved = (output_norms(model)[3].weight - output_norms(start)[3].weight).abs()
     assert moved.max().item() == pytest.approx(half * 256, rel=0.01)
     assert (model.stem.bn.weight - start.stem.bn.weight).abs().max().item() == pytest.approx(half, rel=0.01)

@@ -1,4 +1,4 @@
-"""How right the keypoints of single people are."""
+"""Accuracy of single people and of single keypoints."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsnlib.data.skeletons import COCO
-from rsnlib.metrics import box_distances, keypoint_accuracy, of_people, person_scores
+from rsnlib.metrics import box_distances, keypoint_accuracy, match_by_box, person_scores
 
 PICTURE = np.zeros((100, 200, 3), np.uint8)
 
@@ -19,10 +19,10 @@ def people(make_people):
     return replace(found, image_ids=np.array([1, 1, 2]))
 
 
-def test_a_person_is_told_by_the_box(people):
+def test_a_prediction_is_matched_by_its_box(people):
     boxes = np.array([[52, 0, 80, 40], [0, 0, 20, 39], [150, 50, 20, 20]])
     keypoints = np.arange(3)[:, None, None] * np.ones((17, 2))
-    found = of_people(people, np.array([1, 1, 2]), boxes, keypoints)
+    found = match_by_box(people, np.array([1, 1, 2]), boxes, keypoints)
     assert found[:2, 0].tolist() == [[1, 1], [0, 0]]
     assert np.isnan(found[2]).all()  # the only box in that picture lies elsewhere
 
