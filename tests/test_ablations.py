@@ -11,7 +11,6 @@ from ruamel.yaml import YAML
 
 from rsnlib.config import load_params, project_root
 from rsnlib.errors import UserError
-from rsnlib.models import network
 from rsnlib.stages.artifacts import load_run
 from rsnlib.stages.evaluate import evaluate, predicted_crops
 from rsnlib.stages.figures import heads_of
@@ -34,13 +33,11 @@ def project(tmp_path, demo_folder, monkeypatch):
     values["train"]["validations"] = 1
     for lines in values["ablations"].values():
         for line in lines.values():
-            line["depths"] = [1, 1, 1, 1]
+            line |= {"depths": [1, 1, 1, 1], "width": 0.125}
     shutil.copytree(demo_folder, tmp_path / "data/demo")
     for name in ("dvc.yaml", "rsnlib", "notebooks"):
         (tmp_path / name).symlink_to(project_root() / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(network, "WIDTHS", (8, 16, 32, 64))
-    monkeypatch.setattr(network, "UP_CHANNELS", 16)
     monkeypatch.setattr(States, "save", lambda *_: None)
 
     def change(changes=None):

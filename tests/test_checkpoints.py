@@ -177,6 +177,7 @@ def test_our_own_file_says_what_it_is(tmp_path):
     ("fields", "format", "why"),
     [
         ({"stages": 2, "cross_stage": False}, "rsn", "cross_stage: false"),
+        ({"width": 0.5}, "rsn", "width 0.5"),
         ({"stages": 2, "cross_stage": False}, "mmpose", "cross_stage: false"),
         ({"attention": "prm"}, "rsn", "attention 'prm'.*never call"),
         ({"branches": 3}, "rsn", "3 branches"),

@@ -57,6 +57,8 @@ def test_an_architecture_needs_only_what_differs():
         ({"model": {"depths": [2, 2, 2]}}, "^model: depths: must be four numbers"),
         ({"model": {"depths": [2, 2, 0, 2]}}, r"^model: depths\.2: must be a whole number from 1 to 100, not 0"),
         ({"model": {"attention": "eca"}}, "^model: attention: must be None, 'prm', .* or 'cbam', not 'eca'"),
+        ({"model": {"width": "half"}}, "^model: width: must be a number from 0.125 to 4, not 'half'"),
+        ({"model": {"width": 0.125, "branch_width": 1}}, "^model: branch_width: 1 leaves no channel at width 0.125"),
         ({"model": {"cross_stage": "no"}}, "^model: cross_stage: must be true or false"),
         ({"model": {"depth": [2, 2, 2, 2]}}, "^model: depth: unknown key"),
         ({"model": "rsn19"}, "'rsn19' is unknown; known are res18,"),
@@ -76,6 +78,13 @@ def test_forward_is_the_last_and_finest_head():
     model = small(stages=2, attention="prm").eval()
     images = torch.randn(2, 3, *SMALL)
     assert torch.equal(model(images), model.heads(images)[:, -1, -1])
+
+
+def test_width_scales_the_channels_of_every_level():
+    half = small(stages=2, width=0.5).state_dict()
+    for name, tensor in small(stages=2).state_dict().items():
+        scaled = [size if size in (1, 3, 5, 7) else size // 2 for size in tensor.shape]  # keypoints, colours, kernels
+        assert list(half[name].shape) == scaled, name
 
 
 @pytest.mark.parametrize("cross_stage", [True, False])

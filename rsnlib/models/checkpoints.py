@@ -134,6 +134,7 @@ def _beyond(format, a):
     found = {
         "stages that do not see one another's features (cross_stage: false)": a.stages > 1 and not a.cross_stage,
         "Res2Net blocks": a.block == "res2net",
+        f"width {a.width}": a.width != 1,
     }
     if format == "rsn":
         found |= {

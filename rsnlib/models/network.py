@@ -8,19 +8,19 @@ from rsnlib.models.attention import make_attention
 from rsnlib.models.blocks import ConvNorm, make_block
 
 WIDTHS = (64, 128, 256, 512)  # base channels of the four levels, fine to coarse
-UP_CHANNELS = 256
+UP_WIDTH = 256  # channels of the up units
 
 
 class Head(nn.Module):
     """Features of one level to heatmaps of the output size, refined by `attention` (a module, or None).
 
-    x: (N, 256, h, w) -> (N, K, *size)
+    x: (N, channels, h, w) -> (N, K, *size)
     """
 
-    def __init__(self, keypoints, attention=None):
+    def __init__(self, channels, keypoints, attention=None):
         super().__init__()
-        self.features = ConvNorm(UP_CHANNELS, UP_CHANNELS)
-        self.heatmaps = ConvNorm(UP_CHANNELS, keypoints, 3, relu=False)
+        self.features = ConvNorm(channels, channels)
+        self.heatmaps = ConvNorm(channels, keypoints, 3, relu=False)
         self.attention = attention
 
     def forward(self, x, size):
@@ -32,16 +32,16 @@ class Up(nn.Module):
     """One up unit: this level's features plus the resized features of the coarser unit, ReLU; and, with `skips`, the
     features that the next stage adds to its down features of this level.
 
-    down: (N, channels, h, w); coarser: (N, 256, h / 2, w / 2), None in the coarsest unit
-    -> features (N, 256, h, w), skip (N, channels, h, w) or None
+    down: (N, channels, h, w); coarser: (N, up, h / 2, w / 2), None in the coarsest unit
+    -> features (N, up, h, w), skip (N, channels, h, w) or None
     """
 
-    def __init__(self, channels, coarsest, skips):
+    def __init__(self, channels, up, coarsest, skips):
         super().__init__()
-        self.lateral = ConvNorm(channels, UP_CHANNELS, relu=False)
-        self.coarser = None if coarsest else ConvNorm(UP_CHANNELS, UP_CHANNELS, relu=False)
+        self.lateral = ConvNorm(channels, up, relu=False)
+        self.coarser = None if coarsest else ConvNorm(up, up, relu=False)
         self.skip_down = ConvNorm(channels, channels) if skips else None
-        self.skip_up = ConvNorm(UP_CHANNELS, channels) if skips else None
+        self.skip_up = ConvNorm(up, channels) if skips else None
 
     def merge(self, down, coarser):
         lateral = self.lateral(down)
@@ -59,6 +59,7 @@ class Stage(nn.Module):
 
     x: (N, 64, h, w); skips: the previous stage's, one per level, fine to coarse, each (N, channels, ...) or None
     -> the up units' features, four (N, 256, ...), coarse to fine; the next stage's x and skips, None after the last
+    All channels are times the architecture's `width`.
     """
 
     def __init__(self, architecture, keypoints, last):
@@ -67,20 +68,21 @@ class Stage(nn.Module):
         self.down = nn.ModuleList()  # fine to coarse
         self.up = nn.ModuleList()  # coarse to fine, as are the heads
         self.heads = nn.ModuleList()
-        channels = WIDTHS[0]
-        for width, depth in zip(WIDTHS, a.depths):
+        *widths, up = a.scaled(*WIDTHS, UP_WIDTH)
+        channels = widths[0]
+        for width, depth in zip(widths, a.depths):
             blocks = nn.Sequential()
             for index in range(depth):
-                stride = 2 if width > WIDTHS[0] and index == 0 else 1
+                stride = 2 if width > widths[0] and index == 0 else 1
                 shape = a.expansion, a.branches, a.branch_width, a.width_of
                 blocks.append(make_block(a.block, channels, width, stride, *shape))
                 channels = width * a.expansion
             self.down.append(blocks)
-        for width in reversed(WIDTHS):
-            self.up.append(Up(width * a.expansion, coarsest=width == WIDTHS[-1], skips=a.cross_stage and not last))
-            refined = a.attention and (a.attention_at == "every" or (last and width == WIDTHS[0]))
-            self.heads.append(Head(keypoints, make_attention(a.attention, keypoints) if refined else None))
-        self.cross = None if last else ConvNorm(UP_CHANNELS, WIDTHS[0])
+        for width in reversed(widths):
+            self.up.append(Up(width * a.expansion, up, coarsest=width == widths[-1], skips=a.cross_stage and not last))
+            refined = a.attention and (a.attention_at == "every" or (last and width == widths[0]))
+            self.heads.append(Head(up, keypoints, make_attention(a.attention, keypoints) if refined else None))
+        self.cross = None if last else ConvNorm(up, widths[0])
 
     def forward(self, x, skips):
         downs = []
@@ -108,7 +110,7 @@ class Network(nn.Module):
         self.architecture = architecture
         self.keypoints = keypoints
         self.input_size = tuple(input_size)
-        self.stem = ConvNorm(3, WIDTHS[0], 7, 2)
+        self.stem = ConvNorm(3, *architecture.scaled(WIDTHS[0]), 7, 2)
         self.pool = nn.MaxPool2d(3, 2, 1)
         last = architecture.stages - 1
         self.stages = nn.ModuleList(Stage(architecture, keypoints, stage == last) for stage in range(last + 1))

@@ -23,6 +23,7 @@ class Architecture:
     attention: what refines heatmaps: None, "prm" (the paper's), "prm-mmpose", "se" or "cbam"
     attention_at: "last", the last stage's finest head, as in the paper, or "every" head, as in MMPose
     cross_stage: every stage adds the previous stage's features to its own, level by level
+    width: factor on the channels of every level; at 0.5 a network has about a quarter of the parameters
     """
 
     block: str = "residual_steps"
@@ -35,6 +36,7 @@ class Architecture:
     attention: str | None = None
     attention_at: str = "last"
     cross_stage: bool = True
+    width: float = 1.0
 
     def __post_init__(self):
         _check_choice("block", self.block, "bottleneck", "res2net", "residual_steps")
@@ -52,6 +54,15 @@ class Architecture:
         _check_choice("attention_at", self.attention_at, "last", "every")
         if not isinstance(self.cross_stage, bool):
             raise ValueError(f"cross_stage: must be true or false, not {self.cross_stage!r}")
+        if type(self.width) not in (int, float) or not 0.125 <= self.width <= 4:
+            raise ValueError(f"width: must be a number from 0.125 to 4, not {self.width!r}")
+        object.__setattr__(self, "width", float(self.width))
+        if self.branch_width * min(self.scaled(64)) < 64:
+            raise ValueError(f"branch_width: {self.branch_width} leaves no channel at width {self.width}")
+
+    def scaled(self, *channels):
+        """Return numbers of channels times `width`, rounded."""
+        return [round(number * self.width) for number in channels]
 
 
 def _check_range(name, value, low, high):
