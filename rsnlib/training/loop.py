@@ -1,6 +1,7 @@
 """The training loop, top to bottom: batches, optimiser, schedule, validation, and checkpoints to resume from."""
 
 import contextlib
+import sys
 import time
 
 import torch
@@ -9,7 +10,7 @@ from tqdm import tqdm
 from rsnlib.data.batches import batch_rows, prefetched
 from rsnlib.data.images import normalise
 from rsnlib.data.targets import heatmap_targets
-from rsnlib.device import autocast, choose_precision, default_device, keep_memory
+from rsnlib.device import SharedCores, autocast, choose_precision, default_device, keep_memory
 from rsnlib.errors import UserError
 from rsnlib.fast import faster, slower
 from rsnlib.models.attention import PRM
@@ -88,6 +89,7 @@ def train(
         saved, pause = time.monotonic(), SAVE_EVERY
         progress = {"total": total * size, "initial": done * size, "unit": "person", "disable": not first_process}
         bar = tqdm(desc="train", mininterval=2, smoothing=0.05, **progress)
+        cores = SharedCores()
         for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed, pieces):
             factor = learning_rate_factor(iteration, total, recipe.warmup, recipe.warmup_factor)
             for group in optimizer.param_groups:
@@ -112,6 +114,8 @@ def train(
             parallel.add_gradients(learner)
             optimizer.step()
             bar.update(size)
+            if threads := cores.adjust():
+                bar.write(f"other processes compute, too: going on with {threads} of {cores.most} threads", sys.stderr)
 
             log_now = iteration % max(1, total // LOGS) == 0 or iteration in validations or iteration == total
             stop = parallel.anywhere(terminated.is_set())
