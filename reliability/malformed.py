@@ -346,8 +346,13 @@ class Inputs:
     def own_boxes(self, chance):
         values = chance.choice([self.result_values, self.coco_values, [{"file_name": "1.png", "bbox": [1, 1, 9, 9]}]])
         path = self._file("input.json", as_json(values, chance))
-        picture = np.zeros((40, 60, 3), np.uint8)
-        return lambda: Detections(path).find("1.png", picture, chance.choice([None, 0])), [path.name]
+
+        def find():
+            detections, size = Detections(path), (40, 60)
+            detections.check({"1.png": size})
+            return detections.find("1.png", size, chance.choice([None, 0]))
+
+        return find, [path.name]
 
     def params(self, chance):
         text = json.dumps(changed(self.params_values, chance), indent=chance.choice([None, 1]))

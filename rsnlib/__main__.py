@@ -53,6 +53,7 @@ def command_line():
     argument("--dataset", required=True, help="a data set of params.yaml")
     argument("--split", help="val2017, test-dev2017, ... (default: the data set's validation split)")
     argument("--detections", help="a detector's boxes, a COCO results JSON")
+    argument("--min-score", type=float, default=0, metavar="S", help="leave out boxes of a lower score")
     argument("-o", "--output", metavar="RESULTS", help="the COCO results JSON to write")
 
     argument = add(submit)
@@ -64,8 +65,13 @@ def command_line():
 
     argument = add(predict)
     argument("weights", help="a .safetensors file of ours")
-    argument("inputs", nargs="+", metavar="input", help="a picture, a video, or a folder of these")
+    argument("inputs", nargs="+", metavar="input", help="a picture, video, folder of these, camera's number, stream")
     argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
+    argument("--min-score", type=float, default=0, metavar="S", help="leave out boxes of a lower score")
+    argument("--no-flip", dest="flip_test", action="store_false", help="without the mirrored crop: twice as fast")
+    argument("--decoding", choices=["quarter", "dark"], help="of heatmaps (default: the network's own)")
+    argument("--every", type=positive, default=1, metavar="N", help="take every Nth frame of videos")
+    argument("--json-only", dest="overlays", action="store_false", help="no overlays: poses.json alone")
     argument("-o", "--output", required=True, metavar="FOLDER", help="the folder to make; must be new or empty")
 
     argument = add(export)
@@ -80,6 +86,14 @@ def command_line():
 
     add(readme)
     return parser
+
+
+def positive(text):
+    """Return the number, 1 or more, that an argument is."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def demo(folder, train, val, seed):
@@ -112,14 +126,14 @@ def site():
     print(write_site())
 
 
-def evaluate(weights, dataset, split, detections, output):
+def evaluate(weights, dataset, split, detections, min_score, output):
     """Evaluate trained weights, or an ensemble of several."""
     from rsnlib.files import check_writable, write_results
     from rsnlib.stages.evaluate import evaluate_weights
 
     if output:
         check_writable(output)
-    results, metrics = evaluate_weights(weights, dataset, split, detections)
+    results, metrics = evaluate_weights(weights, dataset, split, detections, min_score)
     if output:
         write_results(output, results)
     without = f"{len(results)} people, of a split without annotations to judge them by"
@@ -133,12 +147,12 @@ def submit(results, dataset, split, algorithm, output):
     print(submit(results, output, dataset, split, algorithm))
 
 
-def predict(weights, inputs, boxes, output):
+def predict(weights, inputs, output, **chosen):
     """Draw the poses of people in pictures and videos."""
     from rsnlib.apps.overlays import predict_files
     from rsnlib.models.checkpoints import load_model
 
-    if problems := predict_files(load_model(weights), inputs, output, boxes):
+    if problems := predict_files(load_model(weights), inputs, output, **chosen):
         raise UserError("\nerror: ".join(problems))
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,18 +87,45 @@ def test_detections_are_people_without_keypoints(detected, people, demo_folder):
     np.testing.assert_array_equal(found.areas, people.boxes[:, 2] * people.boxes[:, 3])
     other_category = detected(category_id=18)
     assert len(read_detections(other_category, demo_folder, "val2017")) == 3
+    assert len(read_detections(detected(category_id=1), demo_folder, "val2017", min_score=0.5)) == 3
+    with pytest.raises(UserError, match=r"not a single person \(category_id 1, score 0.95\) among 4"):
+        read_detections(detected(), demo_folder, "val2017", min_score=0.95)
+
+
+def test_an_image_may_be_named_by_its_file_or_by_digits(detected, people, demo_folder):
+    last = Path(people.images[-1])
+    for name in (last.name, last.stem, str(people.image_ids[-1])):
+        found = read_detections(detected(image_id=name), demo_folder, "val2017")
+        assert found.image_ids[-1] == people.image_ids[-1]
+
+
+@pytest.mark.parametrize(("box", "reason"), [([1, 2, 0, 5], "has no area"), ([9999, 2, 5, 5], "lies wholly outside")])
+def test_a_box_of_nothing_is_left_out_with_a_warning(detected, people, demo_folder, capsys, box, reason):
+    assert len(read_detections(detected(bbox=box), demo_folder, "val2017")) == 3
+    assert f"detections.json: entry 3: box {reason}" in capsys.readouterr().err
+
+
+def test_a_detectors_normalised_boxes_and_corners_are_refused(people, demo_folder, tmp_path):
+    sizes = people.image_sizes[:, [1, 0, 1, 0]]
+    corners = np.concatenate([people.boxes[:, :2], people.boxes[:, :2] + people.boxes[:, 2:]], axis=1)
+    for boxes, reason in [(people.boxes / sizes, "look normalised"), (corners, "look like two corners")]:
+        entries = [
+            {"image_id": image_id, "category_id": 1, "bbox": box, "score": 1}
+            for image_id, box in zip(people.image_ids.tolist(), boxes.tolist())
+        ]
+        write_json(tmp_path / "boxes.json", entries)
+        with pytest.raises(UserError, match=f"boxes.json: its boxes {reason}"):
+            read_detections(tmp_path / "boxes.json", demo_folder, "val2017")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"image_id": 999}, "image_id 999 is not among the images of .*val2017.json"),
-        ({"image_id": "1"}, "image_id: '1' is not a whole number"),
+        ({"image_id": "nobody"}, "image_id: 'nobody' is not a whole number"),
         ({"category_id": None}, "category_id: None is not a whole number"),
         ({"bbox": [1, 2, 3]}, "bbox: a list of 3 where a list of 4 numbers belongs"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox: nan is not a finite number"),
-        ({"bbox": [1, 2, 0, 5]}, "box has no area"),
-        ({"bbox": [9999, 2, 5, 5]}, "box lies wholly outside its image"),
         ({"score": "high"}, "score: 'high' is not a finite number"),
     ],
 )

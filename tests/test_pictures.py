@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import re
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -19,21 +21,24 @@ from PIL import Image
 from test_predict import SeesBrightness
 
 from rsnlib.__main__ import main
-from rsnlib.apps.overlays import draw_poses, find_files, predict_files
+from rsnlib.apps.inputs import find_files
+from rsnlib.apps.overlays import draw_poses, predict_files
+from rsnlib.apps.tracks import Tracks
+from rsnlib.apps.videos import Video
 from rsnlib.data.images import read_picture
 from rsnlib.data.readers.detections import Detections
-from rsnlib.data.skeletons import COCO
+from rsnlib.data.skeletons import COCO, MPII
 from rsnlib.errors import UserError
 from rsnlib.inference.boxes import find_people
 from rsnlib.inference.predict import Poses, predict
 from rsnlib.metrics import coco_ap
-from rsnlib.models.checkpoints import save_model
+from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 
 RGB = np.array([[[10, 20, 30], [200, 100, 50]]], np.uint8)
 GREY = np.array([[7, 250]], np.uint8)
 GREY_AS_RGB = np.repeat(GREY[..., None], 3, axis=2)
-WHOLE = np.zeros((40, 60, 3), np.uint8)
+WHOLE = (40, 60)  # height and width of a picture
 BOX = {"image_id": "a.jpg", "bbox": [0, 0, 9, 9]}
 
 
@@ -46,6 +51,12 @@ def folder(tmp_path, monkeypatch):
 def boxes_json(contents):
     Path("boxes.json").write_text(json.dumps(contents))
     return "boxes.json"
+
+
+def boxes_of(detections, path, frame=None):
+    boxes, faults = detections.find(path, WHOLE, frame)
+    assert not faults
+    return boxes.tolist()
 
 
 def poses_json():
@@ -133,6 +144,10 @@ def test_an_upright_person_in_a_real_photo_is_found(shared):
         ({"image_id": "a.jpg"}, "some/where/a.jpg"),
         ({"file_name": "a.jpg", "image_id": 785}, "a.jpg"),
         ({"file_name": "where/a.jpg"}, "some/where/a.jpg"),
+        ({"image_id": "a"}, "some/where/a.jpg"),  # Ultralytics: the file's stem
+        ({"image_id": "where/a"}, "some/where/a.jpg"),
+        ({"image_id": "785"}, "000000000785.jpg"),
+        ({"image_id": "000785"}, "000785.jpg"),
     ],
 )
 def test_a_detectors_box_is_of_the_picture_that_it_names(entry, picture):
@@ -140,20 +155,20 @@ def test_a_detectors_box_is_of_the_picture_that_it_names(entry, picture):
     others += [{**entry, "bbox": [0, 0, 1, 1], "category_id": 18}]  # a dog
     mine = {**entry, "bbox": [1, 2, 3, 4], "score": 0.5, "category_id": 1}
     detections = Detections(boxes_json([*others, mine]))
-    assert detections.find(picture, WHOLE).tolist() == [[1, 2, 3, 4, 0.5]]
+    assert boxes_of(detections, picture) == [[1, 2, 3, 4, 0.5]]
     assert detections.know(picture) and not detections.know("elsewhere/c.jpg")
-    assert detections.find("elsewhere/c.jpg", WHOLE).shape == (0, 5)
+    assert detections.find("elsewhere/c.jpg", WHOLE)[0].shape == (0, 5)
 
 
 def test_a_box_is_of_its_frame_or_of_all_and_named_by_cocos_images():
     of_all = {"file_name": "clip.mp4", "bbox": [5, 6, 7, 8]}
     detections = Detections(boxes_json([of_all | {"bbox": [1, 2, 3, 4], "frame": 2}, of_all]))
-    assert detections.find("clip.mp4", WHOLE, 1)[:, 0].tolist() == [5]
-    assert detections.find("clip.mp4", WHOLE, 2)[:, 0].tolist() == [1, 5]
+    assert boxes_of(detections, "clip.mp4", 1) == [[5, 6, 7, 8, 1]]
+    assert boxes_of(detections, "clip.mp4", 2) == [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]]
     contents = {"images": [{"id": 5, "file_name": "a.jpg"}], "annotations": [{"image_id": 5, "bbox": [1, 2, 3, 4]}]}
     detections = Detections(boxes_json(contents))
-    assert detections.find("a.jpg", WHOLE).tolist() == [[1, 2, 3, 4, 1]]
-    assert detections.find("5.jpg", WHOLE).shape == (0, 5)
+    assert boxes_of(detections, "a.jpg") == [[1, 2, 3, 4, 1]]
+    assert boxes_of(detections, "5.jpg") == []
 
 
 @pytest.mark.parametrize(
@@ -178,14 +193,34 @@ def test_a_json_that_is_no_detectors_is_refused(contents, what):
         ({"category_id": "person"}, "category_id: 'person' is not a whole number"),
     ],
 )
-def test_a_bad_box_names_its_file_entry_and_picture(changes, reason):
-    detections = Detections(boxes_json([BOX, BOX | changes]))
+def test_a_bad_box_is_named_and_left_out(changes, reason):
+    detections = Detections(boxes_json([BOX, BOX | changes, BOX]))
     for frame, where in [(None, "a.jpg"), (7, "a.jpg, frame 7")]:
-        with pytest.raises(UserError, match=f"boxes.json: entry 1, of {where}: {reason}"):
-            detections.find("a.jpg", WHOLE, frame)
+        boxes, (fault,) = detections.find("a.jpg", WHOLE, frame)
+        assert boxes.tolist() == [[0, 0, 9, 9, 1]] * 2
+        assert re.fullmatch(f"boxes.json: entry 1, of {where}: {reason}; left out", fault)
 
 
-def test_predict_takes_a_detectors_json(draw_dot):
+def test_boxes_of_a_low_score_and_of_other_categories_are_passed_over():
+    detections = Detections(boxes_json([BOX | {"score": score} for score in (0.2, 0.5, 0.9)]), min_score=0.5)
+    assert [box[4] for box in boxes_of(detections, "a.jpg")] == [0.5, 0.9]
+    with pytest.raises(UserError, match="none of its 2 boxes has the category_id of the network: 1, not 0, 17"):
+        Detections(boxes_json([BOX | {"category_id": category} for category in (0, 17)]))
+
+
+def test_normalised_boxes_and_corners_are_named_as_such():
+    with pytest.raises(UserError, match="boxes.json: its boxes look normalised, fractions of their pictures"):
+        Detections(boxes_json([BOX | {"bbox": [0.5, 0.5, 0.25, 1]}, BOX | {"bbox": [0, 0, 1, 1]}]))
+    Detections(boxes_json([BOX | {"bbox": [0, 0, 1, 1]}]))  # a pixel
+    corners = [BOX | {"bbox": box} for box in ([5, 5, 20, 20], [30, 10, 50, 38], [20, 12, 55, 40])]
+    detections = Detections(boxes_json(corners))
+    with pytest.raises(UserError, match="boxes.json: its boxes look like two corners, x, y, x, y; .* subtract"):
+        detections.check({"a.jpg": WHOLE})
+    detections.check({"a.jpg": (100, 110)})  # where they may be x, y, width, height
+    Detections(boxes_json([*corners, BOX | {"bbox": [30, 10, 5, 5]}])).check({"a.jpg": WHOLE})  # no corners: 5 < 30
+
+
+def test_predict_takes_a_detectors_json(draw_dot, capsys):
     Image.fromarray(draw_dot(200, 240, 130, 90)).save("12.png")
     boxes = boxes_json([{"image_id": 12, "bbox": [100, 60, 60, 80], "score": 0.5}])
     for picture in ("12.png", Path("12.png"), Image.open("12.png")):
@@ -193,6 +228,11 @@ def test_predict_takes_a_detectors_json(draw_dot):
         assert poses.boxes.tolist() == [[100, 60, 60, 80]] and poses.box_scores.tolist() == [0.5]
     with pytest.raises(UserError, match="file names"):
         predict(SeesBrightness(), draw_dot(200, 240, 130, 90), boxes)
+    boxes = boxes_json([{"image_id": 12, "bbox": box} for box in ([100, 60, 0, 80], [100, 60, 60, 80])])
+    assert predict(SeesBrightness(), "12.png", boxes).boxes.tolist() == [[100, 60, 60, 80]]
+    assert (
+        "warning: boxes.json: entry 0, of 12.png: box has no area (0 x 80 pixels); left out" in capsys.readouterr()[1]
+    )
 
 
 # ---- overlays
@@ -295,22 +335,48 @@ def test_of_a_video_that_breaks_off_the_frames_before_are_done(noise):
 
 
 class MeasuresMemory(SeesBrightness):
-    """A network that records the process's memory, in megabytes, each time it is called."""
+    """A network that records the process's memory, in megabytes, and the number of crops each time it is called."""
 
-    megabytes = []
+    def __init__(self):
+        super().__init__()
+        self.megabytes, self.crops = [], []
 
     def forward(self, images):
         self.megabytes.append(psutil.Process().memory_info().rss / 1e6)
+        self.crops.append(len(images))
         return super().forward(images)
 
 
 def test_a_long_video_takes_no_more_memory_than_a_short_one(draw_dot):
-    frame = draw_dot(480, 640, 320, 240)  # 0.9 megabytes: 320 for those after the fiftieth
+    frame = draw_dot(480, 640, 320, 240)  # 0.9 megabytes: 240 for those after the fourth batch
     boxes = boxes_json([{"file_name": "clip.mp4", "bbox": [200, 100, 240, 320]}])
     model = MeasuresMemory()
-    assert predict_files(model, [write_video("clip.mp4", [frame] * 400)], "out", boxes) == []
-    assert len(model.megabytes) == 400
-    assert max(model.megabytes[50:]) < max(model.megabytes[:50]) + 30
+    assert predict_files(model, [write_video("clip.mp4", [frame] * 400)], "out", boxes, flip_test=False) == []
+    assert model.crops == [32] * 12 + [16]
+    assert max(model.megabytes[4:]) < max(model.megabytes[:4]) + 30
+
+
+def test_people_of_several_pictures_share_a_pass_whoever_is_in_which(photo):
+    rng, entries = np.random.default_rng(0), []
+    Path("pictures").mkdir()
+    for number in range(40):
+        photo(f"pictures/{number:02}.png", int(rng.integers(20, 100)))
+        people = [3, 0, 2, 40][number % 4] if number < 4 else 1
+        entries += [
+            {"image_id": number, "bbox": [row / 2, 0, 100, 96], "score": 1 - row / 100} for row in range(people)
+        ]
+    model, boxes = MeasuresMemory(), boxes_json(entries)
+    assert predict_files(model, ["pictures"], "out", boxes, flip_test=False, overlays=False) == []
+    assert model.crops == [45, 32, 4]  # the first four pictures, then 32 people
+    together = {(result["image_id"], result["bbox"][0]): result for result in poses_json()}
+    assert len(together) == 45 + 36
+    for number in (0, 1, 3, 20, 39):
+        alone = predict(model, f"pictures/{number:02}.png", boxes, flip_test=False)
+        for keypoints, box, score in zip(alone.keypoints, alone.boxes, alone.score):
+            result = together.pop((number, box[0]))
+            np.testing.assert_allclose(np.reshape(result["keypoints"], (17, 3))[:, :2], keypoints, atol=1e-6)
+            assert result["score"] == pytest.approx(score)
+        assert number not in {image_id for image_id, _ in together}
 
 
 def test_a_video_for_which_there_is_no_room_is_not_left_in_part(noise):
@@ -366,7 +432,7 @@ def test_the_command_does_what_it_can_and_reports_the_rest(photo, clip, monkeypa
     Path("empty").mkdir()
     os.truncate(clip, os.path.getsize(clip) - 100)
     boxes = [{"file_name": name, "bbox": [0, 0, 1, 1]} for name in ("good.png", "pixel.png")]
-    boxes_json([*boxes, {"file_name": "outside.png", "bbox": [500, 0, 9, 9]}])
+    boxes_json([*boxes, *({"file_name": "outside.png", "bbox": [x, 0, 9, 9]} for x in (500, 5))])
     bad = ["broken.jpg", "notes.txt", "empty", "clip.mp4", "outside.png", "nowhere.png"]
 
     command = ["rsnlib", "predict", "weights.safetensors", *bad, "good.png", "pixel.png", "--boxes", "boxes.json"]
@@ -378,8 +444,116 @@ def test_the_command_does_what_it_can_and_reports_the_rest(photo, clip, monkeypa
     assert len(errors) == len(bad) and all(error.startswith("error: ") for error in errors)
     for name in bad:
         assert sum(name in error for error in errors) == 1, name
-    assert names_in("out") == {"good.jpg", "pixel.jpg", "poses.json"}
-    assert [result["file_name"] for result in poses_json()] == ["good.png", "pixel.png"]
+    assert names_in("out") == {"good.jpg", "outside.jpg", "pixel.jpg", "poses.json"}
+    assert [result["file_name"] for result in poses_json()] == ["outside.png", "good.png", "pixel.png"]
+
+
+def test_the_commands_options_change_what_they_name(photo, clip, monkeypatch):
+    torch.manual_seed(0)
+    save_model(create_model("rsn18", 17, (64, 64)), "weights.safetensors", {"skeleton": "coco"})
+    photo("a.png")
+    boxes_json([{"file_name": "a.png", "bbox": [9, 9, 80, 80], "score": score} for score in (0.3, 0.7)])
+    found = {}
+    for name, options in {
+        "plain": "",
+        "no flip": "--no-flip",
+        "dark": "--decoding dark",
+        "sure": "--min-score 0.5",
+        "json": "--json-only",
+    }.items():
+        command = f"rsnlib predict weights.safetensors a.png --boxes boxes.json {options} -o".split()
+        monkeypatch.setattr(sys, "argv", [*command, name])
+        main()
+        found[name] = json.loads(Path(name, "poses.json").read_text())
+    weights = load_model("weights.safetensors")
+    for name, how in {"plain": {}, "no flip": {"flip_test": False}, "dark": {"decoding": "dark"}}.items():
+        wanted = predict(weights, "a.png", "boxes.json", **how).keypoints
+        keypoints = [np.reshape(person["keypoints"], (17, 3))[:, :2] for person in found[name]]
+        np.testing.assert_allclose(keypoints, wanted, atol=1e-3)
+    assert found["plain"] not in (found["no flip"], found["dark"])
+    assert found["sure"] == found["plain"][1:] and found["json"] == found["plain"]
+    assert names_in("plain") == {"a.jpg", "poses.json"} and names_in("json") == {"poses.json"}
+    monkeypatch.setattr(sys, "argv", [*command, "none", "--every", "0"])
+    with pytest.raises(SystemExit):
+        main()
+
+
+# ---- videos
+
+
+def test_every_third_frame_of_a_video_is_taken_at_a_third_of_its_speed(clip):
+    assert predict_files(SeesBrightness(), [clip], "out", every=3) == []
+    results = poses_json()
+    assert [result["frame"] for result in results] == [0, 3, 6, 9]
+    np.testing.assert_allclose([result["keypoints"][0] for result in results], [20, 35, 50, 65], atol=4)
+    overlay = Video("out/clip.mp4")
+    assert len(list(overlay)) == 4 and overlay.fps == pytest.approx(10 / 3, rel=0.01)
+
+
+def poses_at(*places):
+    """Return the Poses of people whose 17 keypoints all are at (x, y), in boxes of 40 x 80."""
+    boxes = np.array([[x - 20, y - 40, 40, 80] for x, y in places], float).reshape(-1, 4)
+    keypoints = np.array(places, float).reshape(-1, 1, 2).repeat(17, axis=1)
+    ones = np.ones(len(places))
+    return Poses(keypoints, np.ones((len(places), 17)), boxes, ones, ones)
+
+
+def test_people_keep_their_numbers_from_frame_to_frame_in_any_order():
+    tracks = Tracks(COCO)
+    assert tracks.follow(poses_at((50, 50), (200, 50))) == [1, 2]
+    assert tracks.follow(poses_at((203, 50), (53, 50))) == [2, 1]
+    assert tracks.follow(poses_at((55, 50))) == [1]  # the second is hidden
+    assert tracks.follow(poses_at((400, 50), (200, 50))) == [3, 2]
+    assert tracks.follow(poses_at((58, 50), (55, 50))) == [4, 1]  # the more similar one
+    for _ in range(10):
+        assert tracks.follow(poses_at()) == []
+    assert tracks.follow(poses_at((200, 50))) == [5]  # forgotten by now
+    assert Tracks(MPII).follow(poses_at((1, 1))) == [1]
+
+
+def test_the_numbers_of_people_are_written_and_drawn(draw_dot, clip):
+    boxes = [{"file_name": "clip.mp4", "bbox": [x, 0, 60, 96], "frame": 0} for x in (0, 60)]
+    boxes += [{"file_name": "clip.mp4", "bbox": [x, 0, 60, 96], "frame": 1} for x in (60, 0)]
+    assert predict_files(SeesBrightness(), [clip], "out", boxes_json(boxes)) == []
+    assert [(each["frame"], each["track_id"], each["bbox"][0]) for each in poses_json()] == [
+        (0, 1, 0), (0, 2, 60), (1, 2, 60), (1, 1, 0)
+    ]  # fmt: skip
+    picture, poses = np.zeros((96, 128, 3), np.uint8), poses_at((64, 48))
+    plain, numbered = draw_poses(picture, poses, COCO), draw_poses(picture, poses, COCO, [7])
+    ys, xs = np.nonzero((plain != numbered).any(axis=2))
+    assert len(xs) > 10 and xs.min() >= 44 and xs.max() < 70 and ys.min() >= 8 and ys.max() < 40
+
+
+def test_a_stream_is_read_by_its_address_and_a_camera_by_its_number(clip):
+    address = Path(clip).absolute().as_uri()
+    files, problems = find_files([address, "0"])
+    assert files == [address, "0"] and not problems
+    (problem,) = predict_files(SeesBrightness(), ["7", address], "out")
+    assert problem == "7: no camera of this number opens"
+    assert names_in("out") == {"clip.mp4", "poses.json"} and len(poses_json()) == 12
+    assert {result["file_name"] for result in poses_json()} == {address}
+    Path("7").mkdir()
+    assert "7: a folder without pictures" in find_files(["7"])[1][0]
+
+
+class IsInterrupted(SeesBrightness):
+    """A network during whose first pass somebody presses Ctrl-C."""
+
+    def forward(self, images):
+        if not hasattr(self, "interrupted"):
+            self.interrupted = os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(images)
+
+
+def test_after_ctrl_c_what_was_read_is_written_whole(draw_dot):
+    write_video("clip.avi", [draw_dot(48, 64, 30, 24)] * 200, "MJPG")
+    Image.fromarray(draw_dot(48, 64, 30, 24)).save("z.png")
+    before = signal.getsignal(signal.SIGINT)
+    (problem,) = predict_files(IsInterrupted(), ["clip.avi", "z.png"], "out")
+    assert problem == "clip.avi: interrupted; what was read before is done"
+    done = len(poses_json())
+    assert 32 <= done < 200 and frame_count("out/clip.mp4") == done and names_in("out") == {"clip.mp4", "poses.json"}
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # ---- the notebook

@@ -1,8 +1,10 @@
 """Poses in pictures and videos: an overlay of each, skeletons drawn in, and one JSON of all poses."""
 
+import contextlib
 import itertools
 import json
-import os
+import signal
+import threading
 from pathlib import Path
 
 import cv2
@@ -10,45 +12,57 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from tqdm import tqdm
 
+from rsnlib.apps.inputs import find_files, is_live, is_video, overlay_paths, sources
+from rsnlib.apps.tracks import Tracks
 from rsnlib.apps.videos import Video, whole_video
-from rsnlib.data.images import read_picture
+from rsnlib.data.batches import ahead
+from rsnlib.data.images import read_image_size
+from rsnlib.data.people import Unusable
 from rsnlib.data.readers.detections import Detections
-from rsnlib.device import default_device
+from rsnlib.device import cores, default_device, keep_memory
 from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
 from rsnlib.files import whole_file, writing
-from rsnlib.inference.predict import categories_of, predict, skeleton_of
+from rsnlib.inference.boxes import check_boxes, find_people
+from rsnlib.inference.predict import categories_of, predict_batches, see, skeleton_of
 from rsnlib.metrics import coco_results
 from rsnlib.report.drawing import SIDES, limb_side
-
-PICTURES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-UNREAD = (".heic", ".heif")
-VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-NAMES = ", ".join(PICTURES + VIDEOS)
 
 # the lowest scores of boxes and keypoints that are drawn; 0.5 is a keypoint of which the network saw nothing
 SURE_BOX = 0.5
 SURE_KEYPOINT = 0.6
 COLORS = {side: tuple(round(255 * part) for part in to_rgb(color)) for side, color in SIDES.items()}
 OUTLINE = (40, 40, 40)
+WHITE = (255, 255, 255)
 FRACTION_BITS = 4  # OpenCV draws to 1/16 of a pixel
 FARTHEST = 2**20  # pixels; beyond, OpenCV's integers overflow
 JPEG_QUALITY = 95
+THREADS = min(16, cores())  # that read pictures and cut people from them
+CHECKED = 100  # pictures in which boxes are held against the pictures' sizes before anything is done
 
 
-def predict_files(model, inputs, output, boxes=None):
+def predict_files(
+    model, inputs, output, boxes=None, *, min_score=0, flip_test=True, decoding=None, every=1, overlays=True
+):
     """Write an overlay of each picture and video, and poses.json, into the folder `output`; return the problems.
 
     model: as load_model gives it
-    inputs: paths of pictures, videos, and folders of these (not of folders in them); named twice, a file is done once
+    inputs: paths of pictures, videos, and folders of these (not of folders in them), numbers of cameras and addresses
+        of streams; named twice, a file is done once
     output: a folder that does not exist or is empty, so that nothing is ever overwritten
     boxes: the path of a detector's results, as `predict` takes them; None: OpenCV's people detector
+    min_score: boxes of a lower score are left out; flip_test, decoding: as for `predict`
+    every: each so manieth frame of a video is taken; overlays: False: poses.json alone
 
-    A problem is a message about one input; all others are done. Overlays have their input's name, as .jpg or .mp4.
-    poses.json is in COCO's results format, with `file_name` (the path as given), `bbox` and, in videos, `frame` (from
-    0) of each person. `image_id` is the number in the picture's name if all have one, as in COCO; else pictures and
-    frames are counted from 1. Poses are written person by person, about 0.9 MB per thousand: no video is too long for
-    memory. Raises UserError for an unusable `output` or `boxes`.
+    A problem is a message about one input or box; all others are done. Overlays have their input's name, as .jpg or
+    .mp4. poses.json is in COCO's results format, with `file_name` (the path as given), `bbox` and, in videos, `frame`
+    (from 0) and `track_id` (one number, from 1, for one person in all frames) of each person. `image_id` is the number
+    in the picture's name if all have one, as in COCO; else pictures and frames are counted from 1. Ctrl-C ends the
+    reading: what was read before is done and written.
+
+    Pictures are read in threads while the network computes, for people of several pictures at a time. Poses are written
+    person by person, about 0.9 MB per thousand: no video is too long for memory. Raises UserError for an unusable
+    `output` or `boxes`.
     """
     output = Path(output)
     with writing(output):
@@ -56,90 +70,113 @@ def predict_files(model, inputs, output, boxes=None):
     if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
     skeleton, categories = skeleton_of(model), categories_of(model)
-    detections = None if boxes is None else Detections(boxes, categories)
+    detections = None if boxes is None else Detections(boxes, categories, min_score)
     files, problems = find_files(inputs)
     if not files:
         return problems
     if detections and detections.by_picture and not any(map(detections.know, files)):
         raise UserError(f"{boxes}: none of its boxes is of any of these pictures; it tells them by file name or number")
-    model = fuse(model).to(default_device())
+    if detections:
+        detections.check(_sizes(filter(detections.know, files)))
+    keep_memory()
+    model, given_up = fuse(model).to(default_device()), set()
 
-    def draw(path, picture, frame=None):
-        """Return the poses in a picture, and a copy of it with them drawn in."""
-        poses = predict(model, picture, detections and detections.find(path, picture, frame))
-        return poses, draw_poses(picture, poses, skeleton)
+    def look(source):
+        """Return everything that the network sees of a Source, `Seen`."""
+        picture, found = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 5))
+        try:
+            picture = source.read()
+            if detections:
+                found, source.faults = detections.find(source.file, picture.shape[:2], source.frame)
+            else:
+                found = check_boxes(find_people(picture), picture)
+        except UserError as error:
+            source.problem = str(error)
+        return see(model, picture, found, source)
 
-    numbers = [path.stem for path in files if path.stem.isdecimal() and not _is_video(path)]
+    numbers = [file.stem for file in files if not is_video(file) and file.stem.isdecimal()]
     numbered = len(files) == len(set(map(int, numbers)))  # all are pictures named by different numbers
-    count = itertools.count(1)
+    count, paths = itertools.count(1), overlay_paths(files, output)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    with whole_file(output / "poses.json", "w") as file:
+    with _interruption() as interrupted, whole_file(output / "poses.json", "w") as poses_json:
+        seen = ahead(sources(files, every, interrupted, given_up), look, THREADS + 1, THREADS)
+        batches = ahead(predict_batches(model, seen, flip_test, decoding), lambda batch: batch, 1)
+        by_file = itertools.groupby(itertools.chain.from_iterable(batches), lambda found: found[0].about.file)
         separator = "[\n"
-        for path, overlay in zip(tqdm(files, unit="file"), overlay_paths(files, output)):
-            write_overlay = _overlay_video if _is_video(path) else _overlay_picture
+        for file, pictures in tqdm(by_file, total=len(files), unit="file"):
+            kind = whole_video if is_video(file) else whole_picture
+            tracks = Tracks(skeleton) if is_video(file) else None
             try:
-                for frame, poses in write_overlay(path, overlay, draw):
-                    image_id = int(path.stem) if numbered else next(count)
-                    for person in _results(path, frame, image_id, categories[0], poses):
-                        file.write(separator + json.dumps(person))
-                        separator = ",\n"
+                with kind(paths[file]) if overlays else contextlib.nullcontext() as add:
+                    for seen, poses in _with_bar(file, pictures):
+                        source = seen.about
+                        problems += [*source.faults, *([source.problem] if source.problem else [])]
+                        if source.problem:
+                            continue
+                        followed = tracks and tracks.follow(poses)
+                        if overlays:
+                            fps = source.video and source.video.fps
+                            add(draw_poses(seen.picture, poses, skeleton, followed), fps)
+                        image_id = int(file.stem) if numbered else next(count)
+                        for person in _results(source, image_id, categories[0], poses, followed):
+                            poses_json.write(separator + json.dumps(person))
+                            separator = ",\n"
             except UserError as error:
                 problems.append(str(error))
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
+                given_up.add(file)
+        poses_json.write("[]\n" if separator == "[\n" else "\n]\n")
     return problems
 
 
-def find_files(inputs):
-    """Return the pictures and videos (paths) that `inputs` name, each once, and the problems (messages) of the rest.
-
-    In a folder, hidden files and those not named as pictures or videos are passed over.
-    """
-    files, problems = {}, []
-    for path in map(Path, inputs):
-        found = [path]
-        try:
-            if path.is_dir():
-                named = [file for file in sorted(path.iterdir()) if file.suffix.lower() in PICTURES + UNREAD + VIDEOS]
-                found = [file for file in named if not file.name.startswith(".") and not file.is_dir()]
-        except OSError as error:
-            problems.append(f"{path}: not readable ({error.strerror})")
-            continue
-        if not found:
-            problems.append(f"{path}: a folder without pictures or videos ({NAMES}); folders in it are not searched")
-        for file in found:
-            if not file.exists():
-                problems.append(f"{file}: no such file or folder")
-            elif file.suffix.lower() in UNREAD:
-                problems.append(f"{file}: pictures of this kind are not read; save it as JPEG or PNG")
-            elif file.suffix.lower() not in PICTURES + VIDEOS:
-                problems.append(f"{file}: neither a picture nor a video by its name ({NAMES})")
-            else:
-                files.setdefault(os.path.abspath(file), file)
-    return list(files.values()), problems
+def _sizes(files):
+    """Return {path: (height, width)} of the first of the files that can be read."""
+    sizes = {}
+    for file in itertools.islice(itertools.filterfalse(is_live, files), CHECKED):
+        with contextlib.suppress(UserError, Unusable):
+            sizes[file] = Video(file).size if is_video(file) else read_image_size(file)
+    return sizes
 
 
-def overlay_paths(files, output):
-    """Return the path of each file's overlay: its name as .jpg or .mp4 in the folder `output`, followed by -2, -3, ...
-    if an earlier file has taken the name."""
-    paths = {}  # by their names in small letters, which some file systems do not tell from large ones
-    for path in files:
-        suffix = ".mp4" if _is_video(path) else ".jpg"
-        names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-        name = next(name + suffix for name in names if (name + suffix).lower() not in paths)
-        paths[name.lower()] = output / name
-    return list(paths.values())
+@contextlib.contextmanager
+def _interruption():
+    """Yield an event that Ctrl-C sets, instead of ending the process; a second Ctrl-C does. Outside the main thread,
+    where signals do not arrive, the event is never set."""
+    event, hears = threading.Event(), threading.current_thread() is threading.main_thread()
+
+    def stop(*_):
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop) if hears else None
+    try:
+        yield event
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, before)
 
 
-def draw_poses(picture, poses, skeleton):
+def _with_bar(file, pictures):
+    """Yield `pictures`, (Seen, Poses) each, of a file; of a video with a progress bar."""
+    if not is_video(file):
+        yield from pictures
+        return
+    first = next(pictures)
+    video = first[0].about.video
+    total = video and video.announced // video.every or None
+    name = file if is_live(file) else file.name
+    yield from tqdm(itertools.chain([first], pictures), desc=name, total=total, unit="frame", leave=False)
+
+
+def draw_poses(picture, poses, skeleton, numbers=None):
     """Return a copy of an RGB picture with boxes and skeletons drawn in, left blue, right orange, with lines in
-    proportion to the box; boxes and keypoints of low score are left out."""
+    proportion to the box; boxes and keypoints of low score are left out. numbers: (P,), written at the boxes"""
     drawn, options = picture.copy(), {"lineType": cv2.LINE_AA, "shift": FRACTION_BITS}
     for row in np.flatnonzero(poses.box_scores >= SURE_BOX):
         box, sure = poses.boxes[row], poses.scores[row] >= SURE_KEYPOINT
         width = max(1, round(max(box[2:]) / 120))
         corners = _drawable(box[:2]), _drawable(box[:2] + box[2:])
-        cv2.rectangle(drawn, *corners, (255, 255, 255), max(1, width // 2), **options)
+        cv2.rectangle(drawn, *corners, WHITE, max(1, width // 2), **options)
         points = [_drawable(point) for point in poses.keypoints[row]]
         limbs = [(a, b) for a, b in skeleton.limbs if sure[a] and sure[b]]
         for a, b in limbs:
@@ -149,6 +186,12 @@ def draw_poses(picture, poses, skeleton):
         for point in np.flatnonzero(sure):
             radius = round((1 + width) * 2**FRACTION_BITS)
             cv2.circle(drawn, points[point], radius, COLORS[skeleton.side(point)], cv2.FILLED, **options)
+        if numbers is not None:
+            size = 0.3 + 0.25 * width
+            left, top = np.clip(box[:2], 0, FARTHEST).astype(int)
+            place, font = (int(left + 2 * width), int(top + 2 * width + 22 * size)), cv2.FONT_HERSHEY_SIMPLEX
+            for color, thickness in ((OUTLINE, width + 2), (WHITE, width)):
+                cv2.putText(drawn, str(numbers[row]), place, font, size, color, thickness, cv2.LINE_AA)
     return drawn
 
 
@@ -157,43 +200,28 @@ def _drawable(point):
     return tuple(int(value) for value in np.round(np.clip(point, -FARTHEST, FARTHEST) * 2**FRACTION_BITS))
 
 
-def _is_video(path):
-    return path.suffix.lower() in VIDEOS
+@contextlib.contextmanager
+def whole_picture(path):
+    """Yield a function that writes an RGB picture (H, W, 3) to `path` as JPEG; of frames per second it has none."""
+
+    def add(picture, fps=None):
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        written, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+        if not written:
+            raise UserError(f"{path}: its overlay cannot be written as JPEG")
+        with whole_file(path) as file:
+            file.write(encoded.tobytes())
+
+    yield add
 
 
-def _overlay_picture(path, overlay, draw):
-    """Write the overlay of a picture; yield (None, poses)."""
-    poses, drawn = draw(path, read_picture(path))
-    written, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    if not written:
-        raise UserError(f"{path}: its overlay cannot be written as JPEG")
-    with whole_file(overlay) as file:
-        file.write(encoded.tobytes())
-    yield None, poses
-
-
-def _overlay_video(path, overlay, draw):
-    """Write the overlay of a video; yield (frame, poses) of each frame. Of a video that breaks off, the frames before
-    stay."""
-    video = Video(path)
-    with whole_video(overlay, video.fps) as add:
-        frames = tqdm(video, total=video.announced or None, unit="frame", desc=path.name, leave=False)
-        for frame, picture in enumerate(frames):
-            poses, drawn = draw(path, picture, frame)
-            add(drawn)
-            yield frame, poses
-    if video.broke_off:
-        raise UserError(f"{path}: breaks off: {video.count} of {video.announced} frames are readable, and done")
-
-
-def _results(path, frame, image_id, category, poses):
-    """Yield one object of poses.json per person."""
+def _results(source, image_id, category, poses, numbers):
+    """Yield one object of poses.json per person. numbers: (P,), the people's in a video, None in a picture"""
     ids, categories = ([number] * len(poses.boxes) for number in (image_id, category))
     people = coco_results(ids, poses.keypoints, poses.scores, poses.box_scores, categories=categories)
-    for person, box in zip(people, poses.boxes):
-        person |= {"file_name": path.as_posix(), "bbox": box.tolist()}
-        if frame is not None:
-            person["frame"] = frame
+    name = source.file if is_live(source.file) else source.file.as_posix()
+    for row, person in enumerate(people):
+        person |= {"file_name": name, "bbox": poses.boxes[row].tolist()}
+        if numbers is not None:
+            person |= {"frame": source.frame, "track_id": numbers[row]}
         yield person

@@ -1,4 +1,4 @@
-"""Videos read and written frame by frame, one frame in memory at a time."""
+"""Videos, cameras and streams read, videos written, frame by frame."""
 
 import contextlib
 import os
@@ -18,27 +18,32 @@ CODEC = cv2.VideoWriter_fourcc(*"mp4v")
 
 
 class Video:
-    """The frames of a video file: iterate for RGB uint8 (H, W, 3), upright. Raises UserError for an unreadable file.
+    """Some frames of a video file, of a camera or of a stream: iterate for (number, RGB uint8 (H, W, 3), upright).
 
-    fps: frames per second; announced: the number of frames by the file's own account, 0 for a file without one
-    count: the number of frames read so far
+    source: a path, the number of a camera as text, or an address ("rtsp://..."); every: take each so manieth frame
+    fps: of those taken, per second; announced: the number of frames by the file's own account, 0 without one
+    size: height and width; count: the number of frames read so far. Raises UserError for what is not readable.
     """
 
-    def __init__(self, path):
-        self.count = 0
-        self.capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    def __init__(self, source, every=1):
+        self.count, self.every = 0, every
+        camera = isinstance(source, str) and source.isdecimal()
+        given = (int(source), cv2.CAP_ANY) if camera else (str(source), cv2.CAP_FFMPEG)
+        self.capture = cv2.VideoCapture(*given)
         if not self.capture.isOpened():
-            raise UserError(f"{path}: not readable as a video")
-        self.fps = self.capture.get(cv2.CAP_PROP_FPS) or 25.0
+            raise UserError(f"{source}: " + ("no camera of this number opens" if camera else "not readable as a video"))
+        self.fps = (self.capture.get(cv2.CAP_PROP_FPS) or 25.0) / every
         self.announced = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.size = tuple(int(self.capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
 
     def __iter__(self):
-        while True:
-            found, frame = self.capture.read()
-            if not found:
-                return
+        while self.capture.grab():
+            if self.count % self.every == 0:
+                found, frame = self.capture.retrieve()
+                if not found:
+                    return
+                yield self.count, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             self.count += 1
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     @property
     def broke_off(self):
@@ -47,12 +52,13 @@ class Video:
 
 
 @contextlib.contextmanager
-def whole_video(path, fps):
-    """Yield a function that adds an RGB frame (H, W, 3) to the video `path`, which appears only when complete."""
+def whole_video(path):
+    """Yield a function that adds an RGB frame (H, W, 3) to the video `path` of some frames per second, which appears
+    only when complete."""
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished, writer, count = str(Path(folder, path.name)), cv2.VideoWriter(), 0
 
-        def add(frame):
+        def add(frame, fps):
             nonlocal count
             count += 1
             size = frame.shape[1::-1]

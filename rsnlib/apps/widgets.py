@@ -17,7 +17,7 @@ import numpy as np
 from ipywidgets import HTML, Box, Dropdown, IntSlider, Layout, VBox
 
 from rsnlib.apps import explore
-from rsnlib.apps.overlays import PICTURES
+from rsnlib.apps.inputs import PICTURES
 from rsnlib.config import load_params, project_root
 from rsnlib.data.geometry import transform
 from rsnlib.errors import UserError

@@ -1,4 +1,4 @@
-"""Training batches: the people of each, their augmented crops, prepared in a thread while the network computes."""
+"""Work in threads while a network computes; training batches: the people of each, their augmented crops."""
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +12,36 @@ from rsnlib.data.geometry import compose, invert
 PREFETCH = 4  # batches
 
 
+def ahead(items, function, size, threads=1):
+    """Yield `function` of each of `items` in order, computed in `threads` threads up to `size` items before they are
+    asked for. The items are taken from their iterator in one more thread."""
+    items, end, waiting = iter(items), object(), deque()
+
+    def work(taken):
+        item = taken.result()
+        return end if item is end else function(item)
+
+    source, workers = ThreadPoolExecutor(1), ThreadPoolExecutor(threads)
+    try:
+        while True:
+            while len(waiting) < size:
+                waiting.append(workers.submit(work, source.submit(next, items, end)))
+            result = waiting.popleft().result()
+            if result is end:
+                return
+            yield result
+    finally:
+        source.shutdown(cancel_futures=True)
+        workers.shutdown(cancel_futures=True)
+
+
 def prefetched(numbers, store, settings, size, seed, pieces):
     """Yield (number, batch) for each of `numbers`, prepared in a thread while the network computes."""
-    thread, ahead = ThreadPoolExecutor(1), deque()
-    try:
-        for number in numbers:
-            ahead.append((number, thread.submit(make_batch, number, store, settings, size, seed, pieces)))
-            if len(ahead) > PREFETCH:
-                first, batch = ahead.popleft()
-                yield first, batch.result()
-        for number, batch in ahead:
-            yield number, batch.result()
-    finally:
-        thread.shutdown(cancel_futures=True)
+
+    def prepare(number):
+        return number, make_batch(number, store, settings, size, seed, pieces)
+
+    return ahead(numbers, prepare, PREFETCH)
 
 
 def make_batch(number, store, settings, size, seed, pieces):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rsnlib.data.skeletons import Skeleton
+from rsnlib.errors import UserError
 
 PERSON = 1  # COCO's category_id
 LARGEST_NUMBER = 1e9  # no measurement in pixels comes near; NumPy could not hold an integer of a thousand digits
@@ -152,3 +153,29 @@ def check_box(box, image_size):
         raise Unusable(f"box has no area ({width:g} x {height:g} pixels)")
     if x >= image_size[1] or y >= image_size[0] or x + width <= 0 or y + height <= 0:
         raise Unusable(f"box lies wholly outside its image ({image_size[1]} x {image_size[0]} pixels)")
+
+
+# ---- Checks of the boxes of a whole file. Each raises UserError with what the boxes look like and what to do.
+
+
+def check_pixels(file, boxes):
+    """Check that boxes (P, 4) are in pixels, not normalised."""
+    if len(boxes) and np.abs(boxes).max() < 2 and (boxes % 1).any():
+        raise UserError(
+            f"{file}: its boxes look normalised, fractions of their pictures, as YOLO has them; boxes here are x, y "
+            f"(of the upper left corner), width, height in pixels: multiply by the width and height of each picture"
+        )
+
+
+def check_not_corners(file, boxes, image_sizes):
+    """Check that boxes (P, 4) are x, y, width, height, not two corners: as corners all would lie within their images of
+    (height, width) pixels, (P, 2), while as x, y, width, height most reach out by a tenth of the image or more."""
+    extents = np.reshape(image_sizes, (-1, 2))[:, ::-1]
+    first, second = boxes[:, :2], boxes[:, 2:]
+    corners = (first > -1) & (first <= second) & (second < extents + 1)
+    reach_out = (first + second > 1.1 * extents).any(axis=1)
+    if len(boxes) and corners.all() and reach_out.mean() > 0.5:
+        raise UserError(
+            f"{file}: its boxes look like two corners, x, y, x, y; boxes here are x, y, width, height in pixels: "
+            f"subtract the first corner from the second (if they are that, cut off what lies outside their pictures)"
+        )

@@ -1,11 +1,10 @@
 """Crops to heatmaps, a picture and boxes to poses."""
 
 import copy
-import os
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,21 @@ import torch
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
+from rsnlib.data.batches import ahead
 from rsnlib.data.geometry import crop_matrix, evaluation_region
-from rsnlib.data.images import normalise, read_image, read_picture, warp
+from rsnlib.data.images import LARGEST_PICTURE, normalise, read_image, read_picture, warp
 from rsnlib.data.people import PERSON
 from rsnlib.data.readers.detections import Detections
 from rsnlib.data.skeletons import MPII, SKELETONS, from_description
-from rsnlib.device import default_device, keep_memory
+from rsnlib.device import cores, default_device, keep_memory
 from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
 from rsnlib.inference.boxes import check_boxes, find_people
 from rsnlib.inference.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.models.attention import PRM
 
-BATCH = 32
+BATCH = 32  # people
+PARTS = ("crops", "center", "scale")  # of Seen, which a network needs
 WAYS = tuple(product((False, True), ("quarter", "dark")))  # flip test and decoding, the plainest first
 USUAL = ((True, "quarter"),)
 
@@ -52,15 +53,14 @@ def average_heatmaps(heatmaps):
     return torch.stack([interpolate(each, size=largest, mode="bilinear") for each in heatmaps]).mean(dim=0)
 
 
-@torch.no_grad()
-def _predict_in_ways(models, batches, region, input_size, mirrored, ways, blur, device=None):
-    """Return keypoints (W, P, K, 2) in picture pixels and scores (W, P, K), from one pass, in ways of (flip_test,
-    decoding).
+def pose_reader(models, input_size, mirrored, ways=USUAL, blur=5, device=None):
+    """Return a function that reads people's poses, in ways of (flip_test, decoding) from one pass of the networks: it
+    takes, per network, crops (N, H, W, 3) uint8, and their center and scale (N, 2), and returns keypoints (W, N, K, 2)
+    in picture pixels and scores (W, N, K).
 
     models: one network or, as an ensemble, several; the callers' own stay as and where they are
-    batches: yields rows and, per network, their crops (n, H, W, 3) uint8
-    region: center and scale (P, 2) of the crops; input_size: of the largest crops
-    mirrored: Skeleton.mirrored; device: None for the networks' own
+    input_size: of the largest crops; mirrored: Skeleton.mirrored, None without a flip test
+    device: None for the networks' own
     """
     networks = []
     for model in models:
@@ -68,26 +68,28 @@ def _predict_in_ways(models, batches, region, input_size, mirrored, ways, blur, 
         if network is model and device and home.type != device.type:
             network = copy.deepcopy(model)
         networks.append(network.to(device or home))
-    center, scale = region
-    shape = len(ways), len(center), models[0].keypoints
-    keypoints, scores = np.zeros((*shape, 2)), np.zeros(shape)
     mirrored = mirrored if any(flip_test for flip_test, _ in ways) else None
-    for rows, crops in batches:
+
+    def read(crops, center, scale):
         each = [predict_heatmaps(network, seen, mirrored) for network, seen in zip(networks, crops, strict=True)]
         heatmaps = [average_heatmaps(same) for same in zip(*each, strict=True)]
-        for way, (flip_test, decoding) in enumerate(ways):
-            where = center[rows], scale[rows], input_size
-            keypoints[way, rows], scores[way, rows] = decode_heatmaps(heatmaps[flip_test], *where, blur, decoding)
-    return keypoints, scores
+        where = center, scale, input_size, blur
+        found = [decode_heatmaps(heatmaps[flip_test], *where, decoding) for flip_test, decoding in ways]
+        return [np.stack(part) for part in zip(*found)]
+
+    return read
 
 
 def predict_store(model, store, ways=USUAL, blur=5):
     """Return keypoints (W, P, K, 2) in picture pixels and scores (W, P, K) of everyone in an evaluation crop store, in
     ways of (flip_test, decoding)."""
     keep_memory()
-    batches = ((rows, [np.stack([store.window(row) for row in rows])]) for rows in _batches(np.arange(len(store))))
-    how = store.people.skeleton.mirrored, ways, blur
-    return _predict_in_ways([model], batches, (store.center, store.scale), store.input_size, *how)
+    read = pose_reader([model], store.input_size, store.people.skeleton.mirrored, ways, blur)
+    found = [
+        read([np.stack([store.window(row) for row in rows])], store.center[rows], store.scale[rows])
+        for rows in _batches(len(store))
+    ]
+    return [np.concatenate(part, axis=1) for part in zip(*found)]
 
 
 def predict_people(models, people, margin, ways=USUAL, blur=5):
@@ -104,27 +106,28 @@ def predict_people(models, people, margin, ways=USUAL, blur=5):
         shown = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise UserError(f"an ensemble's networks must see crops of one aspect, height to width, not {shown}")
     keep_memory()
-    region = evaluation_region(people.boxes, largest, margin)
-    matrices = {size: crop_matrix(*region, 0, size) for size in sizes}
-    picture = lru_cache(maxsize=os.cpu_count())(read_image)
+    order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
+    center, scale = evaluation_region(people.boxes[order], largest, margin)
+    matrices = {size: crop_matrix(center, scale, 0, size) for size in sizes}
+    picture = lru_cache(maxsize=cores())(read_image)
 
-    def cut(row):
-        image = picture(people.images[row])
-        return {size: warp(image, matrix[row], size) for size, matrix in matrices.items()}
+    def cut(place):
+        image = picture(people.images[order[place]])
+        return [warp(image, matrices[size][place], size) for size in sizes]
 
-    def batches():
-        order = np.argsort(people.images, kind="stable")  # a picture's people follow one another
-        with ThreadPoolExecutor() as pool, tqdm(total=len(people), unit="person", desc="poses") as bar:
-            for rows in _batches(order):
-                crops = list(pool.map(cut, rows))
-                yield rows, [np.stack([crop[size] for crop in crops]) for size in sizes]
-                bar.update(len(rows))
+    read = pose_reader(models, largest, people.skeleton.mirrored, ways, blur)
+    crops, found = ahead(range(len(people)), cut, 2 * BATCH, cores()), []
+    with tqdm(total=len(people), unit="person", desc="poses") as bar:
+        for places in _batches(len(people)):
+            seen = [np.stack(same) for same in zip(*islice(crops, len(places)))]
+            found.append(read(seen, center[places], scale[places]))
+            bar.update(len(places))
+    in_order = np.argsort(order)
+    return [np.concatenate(part, axis=1)[:, in_order] for part in zip(*found)]
 
-    return _predict_in_ways(models, batches(), region, largest, people.skeleton.mirrored, ways, blur)
 
-
-def _batches(rows):
-    return [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+def _batches(count):
+    return [np.arange(first, min(count, first + BATCH)) for first in range(0, count, BATCH)]
 
 
 @dataclass(frozen=True)
@@ -138,28 +141,79 @@ class Poses:
     score: np.ndarray  # (P,), of the person: the box's times the mean of the keypoints'
 
 
-def predict(model, image, boxes=None, flip_test=True):
+def predict(model, image, boxes=None, flip_test=True, decoding=None):
     """Return the `Poses` of people in a picture, best with boxes around them. Computed on a GPU where there is one.
 
     model: as load_model returns it, or fused; it stays as and where it is
     image: a path, a PIL image or an array, as `data.images.read_picture` takes it
     boxes: (P, 4) x, y, width, height in pixels, or (P, 5) with a score; or the path of a detector's results, as
-        `data.readers.detections.Detections` reads them; None: those that `inference.boxes.find_people` finds
+        `data.readers.detections.Detections` reads them, whose unusable boxes are left out with a warning; None: those
+        that `inference.boxes.find_people` finds
+    decoding: "quarter" or "dark", as for `decode_heatmaps`; None: the network's own
     """
     picture = read_picture(image)
     if isinstance(boxes, (str, Path)):
         name = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)
         if not name:
             raise UserError(f"{boxes}: tells pictures by their file names, and this one has none; give its path")
-        boxes = Detections(boxes, categories_of(model)).find(name, picture)
-    boxes = check_boxes(find_people(picture) if boxes is None else boxes, picture)
-    boxes, box_scores = boxes[:, :4], boxes[:, 4]
-    crops, *region = cut_boxes(model, picture, boxes)
-    batches = ((rows, [crops[rows]]) for rows in _batches(np.arange(len(boxes))))
+        detections = Detections(boxes, categories_of(model))
+        detections.check({name: picture.shape[:2]})
+        boxes, faults = detections.find(name, picture.shape[:2])
+        for fault in faults:
+            print(f"warning: {fault}", file=sys.stderr)
+    seen = see(model, picture, check_boxes(find_people(picture) if boxes is None else boxes, picture))
+    (((_, poses),),) = predict_batches(model, [seen], flip_test, decoding)
+    return poses
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything a network sees of the people in a picture."""
+
+    picture: np.ndarray  # (H, W, 3) uint8
+    boxes: np.ndarray  # (P, 5), with scores
+    crops: np.ndarray  # (P, h, w, 3) uint8
+    center: np.ndarray  # (P, 2), of the crops, in picture pixels
+    scale: np.ndarray  # (P, 2), width and height of the crops, in picture pixels
+    about: object = None  # whatever the caller knows of the picture
+
+
+def see(model, picture, boxes, about=None):
+    """Return what a network sees, `Seen`, of the people in boxes (P, 5) of an RGB picture."""
+    return Seen(picture, boxes, *cut_boxes(model, picture, boxes[:, :4]), about)
+
+
+def predict_batches(model, pictures, flip_test=True, decoding=None):
+    """Yield [(Seen, Poses), ...] of some pictures at a time, in the order of `pictures`, an iterator of `Seen`: the
+    people of several pictures share a pass of the network. Computed on a GPU where there is one; arguments as for
+    `predict`."""
+    way = flip_test, decoding or decoding_of(model)
     mirrored = skeleton_of(model).mirrored if flip_test else None
-    how = mirrored, [(flip_test, "quarter")], crop_settings(model)[1], default_device()
-    (keypoints,), (scores,) = _predict_in_ways([model], batches, region, model.input_size, *how)
-    return Poses(keypoints, scores, boxes, box_scores, box_scores * scores.mean(axis=1))
+    read = pose_reader([model], model.input_size, mirrored, [way], crop_settings(model)[1], default_device())
+    waiting, people, pixels = [], 0, 0
+    for seen in pictures:
+        waiting.append(seen)
+        people, pixels = people + len(seen.boxes), pixels + seen.picture.size // 3
+        if people >= BATCH or len(waiting) >= BATCH or pixels >= LARGEST_PICTURE:
+            yield _poses(model, waiting, read)
+            waiting, people, pixels = [], 0, 0
+    if waiting:
+        yield _poses(model, waiting, read)
+
+
+def _poses(model, pictures, read):
+    """Return [(Seen, Poses), ...] of pictures, read in passes of about BATCH people. read: a `pose_reader`"""
+    crops, center, scale = (np.concatenate([getattr(seen, part) for seen in pictures]) for part in PARTS)
+    keypoints, scores = np.zeros((len(crops), model.keypoints, 2)), np.zeros((len(crops), model.keypoints))
+    for rows in np.array_split(np.arange(len(crops)), max(1, round(len(crops) / BATCH))):
+        if len(rows):
+            (keypoints[rows],), (scores[rows],) = read([crops[rows]], center[rows], scale[rows])
+    found, ends = [], np.cumsum([len(seen.boxes) for seen in pictures])
+    for seen, end in zip(pictures, ends):
+        rows, box_scores = slice(end - len(seen.boxes), end), seen.boxes[:, 4]
+        score = box_scores * scores[rows].mean(axis=1)
+        found.append((seen, Poses(keypoints[rows], scores[rows], seen.boxes[:, :4], box_scores, score)))
+    return found
 
 
 def cut_boxes(model, picture, boxes):
@@ -237,3 +291,8 @@ def crop_settings(model):
     skeleton = about.get("skeleton", MPII.name if model.keypoints == len(MPII) else None)
     margin, blur = ((0.25, 0.25), 9) if skeleton == MPII.name else ((0.09, 0.135), 5)
     return about.get("margin", about.get("enlarge", margin)), about.get("blur", blur)
+
+
+def decoding_of(model):
+    """Return the decoding of a network's heatmaps: of what its published figures were made with, else the paper's."""
+    return getattr(model, "about", {}).get("decoding", "quarter")

@@ -73,10 +73,11 @@ def _judge(settings, split):
     return protocol(settings.reader), ground_truth_path(project_root() / settings.root, settings.reader, split)
 
 
-def evaluation_people(dataset, split=None, detections=None):
+def evaluation_people(dataset, split=None, detections=None, min_score=0):
     """Return the people of a data set to judge a network on: of a split's annotations or in a detector's boxes.
 
-    split: None: the validation split; detections: a path, None: the data set's `detections`
+    split: None: the validation split; detections: a path, None: the data set's `detections`, of which those of a score
+        below `min_score` are left out
     """
     params = load_params()
     settings = params.dataset(dataset)
@@ -88,7 +89,7 @@ def evaluation_people(dataset, split=None, detections=None):
         return read_people(folder, settings.reader, split, settings.unusable, skeleton)
     if settings.reader != "coco":
         raise UserError(f"{detections}: detections are for data sets in COCO's format, which {dataset} is not")
-    return read_detections(detections, folder, split, skeleton)
+    return read_detections(detections, folder, split, skeleton, min_score)
 
 
 def judge_predictions(judge, ground_truth, options, people, keypoints, scores, annotated=True):
@@ -105,7 +106,7 @@ def judge_predictions(judge, ground_truth, options, people, keypoints, scores, a
     return results, judge.accuracy(people, keypoints, scores, ground_truth) if annotated else None
 
 
-def evaluate_weights(weights, dataset, split=None, detections=None):
+def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0):
     """Judge one network, or several as an ensemble, on the `evaluation_people` of a data set of params.yaml; returns
     their predictions in COCO's results format, and metrics, None for a test split.
 
@@ -114,7 +115,7 @@ def evaluate_weights(weights, dataset, split=None, detections=None):
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
     models = [fuse(load_model(path)).to(default_device(), getattr(torch, options.precision)) for path in weights]
-    people = evaluation_people(dataset, split, detections)
+    people = evaluation_people(dataset, split, detections, min_score)
     for model, path in zip(models, weights):
         if model.keypoints != len(people.skeleton):
             raise UserError(f"{path}: has {model.keypoints} keypoints, {dataset} {len(people.skeleton)}")
