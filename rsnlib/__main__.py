@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rsnlib.errors import UserError
 
+WEIGHTS = "a file of weights, or a name that the command `weights` lists"
+
 
 def main():
     """Run one command; a UserError becomes one line and exit status 1."""
@@ -49,7 +51,7 @@ def command_line():
     add(site)
 
     argument = add(evaluate)
-    argument("weights", nargs="+", help=".safetensors files of ours")
+    argument("weights", nargs="+", help=WEIGHTS)
     argument("--dataset", required=True, help="a data set of params.yaml")
     argument("--split", help="val2017, test-dev2017, ... (default: the data set's validation split)")
     argument("--detections", help="a detector's boxes, a COCO results JSON")
@@ -64,7 +66,7 @@ def command_line():
     argument("-o", "--output", default=".", metavar="FOLDER", help="the folder to write into (default: here)")
 
     argument = add(predict)
-    argument("weights", help="a .safetensors file of ours")
+    argument("weights", help=WEIGHTS)
     argument("inputs", nargs="+", metavar="input", help="a picture, video, folder of these, camera's number, stream")
     argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
     argument("--min-score", type=float, default=0, metavar="S", help="leave out boxes of a lower score")
@@ -75,7 +77,7 @@ def command_line():
     argument("-o", "--output", required=True, metavar="FOLDER", help="the folder to make; must be new or empty")
 
     argument = add(export)
-    argument("weights", help="a .safetensors file of ours")
+    argument("weights", help=WEIGHTS)
     argument("onnx", help="the file to write")
 
     argument = add(bench)
@@ -84,6 +86,7 @@ def command_line():
     argument("--model", default="rsn18", help="the first of the two networks (default rsn18)")
     argument("-o", "--output", metavar="FOLDER", help="default: results/bench/<device>")
 
+    add(weights)
     add(readme)
     return parser
 
@@ -128,12 +131,14 @@ def site():
 
 def evaluate(weights, dataset, split, detections, min_score, output):
     """Evaluate trained weights, or an ensemble of several."""
+    from rsnlib.apps.weights import find_weights
     from rsnlib.files import check_writable, write_results
     from rsnlib.stages.evaluate import evaluate_weights
 
     if output:
         check_writable(output)
-    results, metrics = evaluate_weights(weights, dataset, split, detections, min_score)
+    paths = [find_weights(each) for each in weights]
+    results, metrics = evaluate_weights(paths, dataset, split, detections, min_score)
     if output:
         write_results(output, results)
     without = f"{len(results)} people, of a split without annotations to judge them by"
@@ -150,7 +155,7 @@ def submit(results, dataset, split, algorithm, output):
 def predict(weights, inputs, output, **chosen):
     """Draw the poses of people in pictures and videos."""
     from rsnlib.apps.overlays import predict_files
-    from rsnlib.models.checkpoints import load_model
+    from rsnlib.apps.weights import load_model
 
     if problems := predict_files(load_model(weights), inputs, output, **chosen):
         raise UserError("\nerror: ".join(problems))
@@ -159,7 +164,7 @@ def predict(weights, inputs, output, **chosen):
 def export(weights, onnx):
     """Write trained weights as ONNX."""
     from rsnlib.apps.onnx import export_onnx
-    from rsnlib.models.checkpoints import load_model
+    from rsnlib.apps.weights import load_model
 
     model = load_model(weights)
     difference = export_onnx(model, onnx)
@@ -176,6 +181,13 @@ def bench(**chosen):
     from bench.bench import bench
 
     print(bench(**chosen).read_text())
+
+
+def weights():
+    """List the weights known by name: published ones and this project's own."""
+    from rsnlib.apps.weights import list_weights
+
+    print(list_weights().astype(object).fillna("").to_markdown(index=False, tablefmt="plain", floatfmt=".1f"))
 
 
 def readme():

@@ -153,3 +153,30 @@ def test_every_left_keypoint_mirrors_a_right_one_and_mirroring_twice_changes_not
             assert mirrored == exchanged[skeleton.side(keypoint)]
         heatmaps = torch.rand(2, len(skeleton), 64, 48)
         assert mirror_heatmaps(mirror_heatmaps(heatmaps, skeleton.mirrored), skeleton.mirrored).equal(heatmaps)
+
+
+def by_mmpose(heatmap, blur=5):
+    """Keypoint, in crop pixels, and score of a heatmap (h, w), cell by cell: MMPose 1.x, MegviiHeatmap.decode."""
+    height, width = heatmap.shape
+    padded = cv2.copyMakeBorder(heatmap, *[blur // 2] * 4, cv2.BORDER_CONSTANT, value=0)
+    blurred = cv2.GaussianBlur(padded, (blur, blur), 0)[blur // 2 : -(blur // 2), blur // 2 : -(blur // 2)]
+    y, x = np.unravel_index(blurred.argmax(), blurred.shape)
+    found = np.array([x, y], float)
+    if 1 < x < width - 1 and 1 < y < height - 1:
+        across, down = blurred[y, x + 1] - blurred[y, x - 1], blurred[y + 1, x] - blurred[y - 1, x]
+        found += np.sign([across, down]) / 4 + 0.5
+    return found * 4, heatmap.max() / 255 + 0.5
+
+
+def test_the_quarter_by_axis_is_mmposes_also_at_the_edge():
+    random = np.random.default_rng(0)
+    peaks = random.uniform(-1, 1, (64, 1, 2)) + random.uniform(0, 1, (64, 1, 2)) * [47, 63]
+    peaks[:16, :, 0] = random.uniform(-1, 2, (16, 1))  # near the left edge
+    heatmaps = gaussians(peaks[:, 0]) + torch.from_numpy(random.normal(0, 9, (64, 1, 64, 48)))
+    whole = {name: np.repeat(WHOLE[name], 64, axis=0) for name in ("center", "scale")}
+    keypoints, scores = decode_heatmaps(heatmaps, **whole, input_size=SIZE, decoding="axes")
+    wanted = [by_mmpose(each[0].numpy()) for each in heatmaps]
+    np.testing.assert_allclose(keypoints[:, 0], [keypoint for keypoint, _ in wanted], atol=1e-9)
+    np.testing.assert_allclose(scores[:, 0], [score for _, score in wanted])
+    plain, _ = decode_heatmaps(heatmaps, **whole, input_size=SIZE)
+    assert 0.05 < np.abs(plain - keypoints)[20:].mean() < 2  # crop pixels

@@ -279,6 +279,22 @@ def test_a_real_detectors_boxes_run_through_the_whole_evaluation(shared, project
     assert write_submission(folder / "results.json", "val2017", "RSN", folder).is_file()
 
 
+@pytest.mark.parametrize(("chosen", "followed"), [("quarter", "axes"), ("dark", "dark")])
+def test_weights_are_judged_as_their_published_figures_were(demo_folder, project, monkeypatch, chosen, followed):
+    project(demo_folder, decoding=chosen)
+    save_model(network((64, 64)), "their.safetensors", {"margin": [0.25, 0.25], "blur": 7, "decoding": "axes"})
+    ways = []
+
+    def predict(models, people, *how):
+        ways.append(how)
+        return predict_people(models, people, *how)
+
+    monkeypatch.setattr("rsnlib.stages.evaluate.predict_people", predict)
+    evaluate_weights(["their.safetensors", *saved((64, 64))], "coco")
+    evaluate_weights(saved((64, 64)), "coco")
+    assert ways == [([0.25, 0.25], [(True, followed)], 7), ((0.09, 0.135), [(True, chosen)], 5)]
+
+
 def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, project, command):
     project(mpii_folder, "mpii")
     save_model(network((64, 64), keypoints=16), "weights.safetensors")

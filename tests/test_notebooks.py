@@ -105,3 +105,12 @@ def test_every_stage_leaves_its_executed_notebook_for_the_site():
     assert "work/notebooks" in SITE["deps"]
     for name, stage in STAGES.items():
         assert [path for path in stage["outs"] if isinstance(path, str) and path.startswith("work/notebooks/")], name
+
+
+def test_predict_shows_a_picture_as_the_newest_run_sees_it_without_a_network(project, monkeypatch):
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    found = {}
+    for cell in code(nbformat.read(ROOT / "notebooks/predict.ipynb", 4)):
+        exec(cell.source, found)
+    assert found["weights"].value == "demo/steps-prm-0" and "mmpose/4xmspn50" in found["weights"].options
+    assert len(found["poses"].keypoints) == len(found["scores"].columns) > 0

@@ -169,6 +169,14 @@ def test_margin_and_blur_are_those_of_the_training_or_of_the_skeletons_data_set(
     assert crop_settings(mpii) == ((0.3, 0.3), 5)
 
 
+def test_poses_are_decoded_as_the_network_says(draw_dot):
+    model, picture = SeesBrightness(), draw_dot(200, 240, *DOT)
+    plain = predict(model, picture, BOXES)
+    model.about = {"decoding": "axes"}
+    moved = np.abs(predict(model, picture, BOXES).keypoints - plain.keypoints)
+    assert 0 < moved.max() < 0.5 * BOXES[0][2] / 12  # less than half a cell
+
+
 def test_what_is_no_picture_and_a_network_of_no_known_skeleton_are_refused():
     with pytest.raises(UserError, match="5 keypoints|skeleton"):
         predict(SeesBrightness(5), np.zeros((20, 20, 3), np.uint8))

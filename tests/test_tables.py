@@ -108,6 +108,8 @@ def test_what_was_published_of_test_people_is_in_the_papers_layout():
 @pytest.mark.parametrize("judgement", [COCO, MPII], ids=["coco", "mpii"])
 def test_published_numbers_are_those_given(shared, judgement):
     given, ours = pd.read_csv(shared / "paper" / judgement.published), published(judgement)
+    mspn = (ours["source"] == "MMPose") & ours["model"].str.endswith("mspn50")  # tests/test_published.py has these
+    ours = ours[~mspn].reset_index(drop=True)
     assert len(ours) == len(given)
     numbers = ours.select_dtypes("number").columns.intersection(given.columns)
     assert len(numbers) >= 8

@@ -18,13 +18,13 @@ from ipywidgets import HTML, Box, Dropdown, IntSlider, Layout, VBox
 
 from rsnlib.apps import explore
 from rsnlib.apps.inputs import PICTURES
+from rsnlib.apps.weights import list_weights
 from rsnlib.config import load_params, project_root
 from rsnlib.data.geometry import transform
 from rsnlib.errors import UserError
 from rsnlib.metrics import keypoint_accuracy
 from rsnlib.models.attention import ATTENTIONS
 from rsnlib.report import charts, cost, drawing, heatmaps
-from rsnlib.stages.artifacts import trained_weights
 from rsnlib.stages.networks import untrained_fields
 from rsnlib.stages.stores import load_store
 
@@ -38,9 +38,9 @@ DESIGNED = "as designed above"
 slider = partial(IntSlider, continuous_update=False)
 
 
-def choose_run():
-    """Return a control to choose weights under work/models; its value is their path."""
-    return Dropdown(options=trained_weights(), description="run", layout=WIDE)
+def choose_weights():
+    """Return a control to choose among the weights known by name, the project's newest first."""
+    return Dropdown(options=list(list_weights()["name"]), description="weights", layout=WIDE)
 
 
 def choose_picture():

@@ -7,30 +7,35 @@ from torch.nn.functional import pad
 
 from rsnlib.data.targets import PEAK
 
-SHIFT = 0.25  # of a cell, towards the second highest
+SHIFT = 0.25  # of a cell
 TINY = 1e-10  # replaces smaller heatmap values before the logarithm
 PEOPLE_AT_A_TIME = 8  # float64 heatmaps of so many fit the caches of a CPU
 
 
 def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quarter"):
     """Return keypoints and scores of heatmaps (released RSN, test.py, get_results): the highest cell of the blurred
-    heatmap, moved a quarter of a cell towards the second highest ("quarter", the paper's), or to the maximum that the
-    cells around it suggest ("dark", Zhang et al., CVPR 2020).
+    heatmap, moved a quarter of a cell towards the second highest ("quarter", the paper's), or along each axis
+    ("axes", MMPose's), or to the maximum that the cells around it suggest ("dark", Zhang et al., CVPR 2020).
 
     heatmaps: (N, K, h, w) tensor
     center, scale: (N, 2), of the crops: x, y and width, height in picture pixels
     input_size: height and width of the crops; blur: size of the Gaussian kernel (5 for COCO, 9 for MPII)
-    decoding: "quarter" or "dark"
-    -> keypoints (N, K, 2), x and y in picture pixels, and scores (N, K), heatmap / 255 + 0.5 at the cell; float64
+    decoding: "quarter", "axes" or "dark"
+    -> keypoints (N, K, 2), x and y in picture pixels, and scores (N, K), heatmap / 255 + 0.5 at the cell (as in MMPose
+        with "axes": at its highest, wherever the blur moves that); float64
     """
     heatmaps = torch.as_tensor(heatmaps)
     height, width = heatmaps.shape[2:]
     # the released code puts 10 zeros around a heatmap; beyond the blur's reach all are alike, so one is enough
     refine, border = DECODINGS[decoding], blur // 2 + 1
     cells = torch.cat([refine(_blurred(part, blur, border), border) for part in heatmaps.split(PEOPLE_AT_A_TIME)])
-    x, y = cells[..., 0].clamp(0, width - 1), cells[..., 1].clamp(0, height - 1)
-    nearest = y.round().long() * width + x.round().long()
-    value = heatmaps.flatten(2).gather(2, nearest[..., None])[..., 0]
+    if decoding == "axes":
+        x, y = cells.unbind(dim=-1)
+        value = heatmaps.flatten(2).amax(dim=2)
+    else:
+        x, y = cells[..., 0].clamp(0, width - 1), cells[..., 1].clamp(0, height - 1)
+        nearest = y.round().long() * width + x.round().long()
+        value = heatmaps.flatten(2).gather(2, nearest[..., None])[..., 0]
     found = torch.stack([x, y, value], dim=-1).cpu().numpy()  # the only wait for a GPU
     center, scale = (np.asarray(v, np.float64)[:, None] for v in (center, scale))
     keypoints = (found[..., :2] * 4 + 2) / [input_size[1], input_size[0]] * scale + (center - scale / 2)
@@ -70,7 +75,24 @@ def second_order(heatmaps, border):
     return torch.stack([x, y], dim=-1) - border + torch.where(bends_down[..., None], step, 0).clamp(-1, 1)
 
 
-DECODINGS = {"quarter": quarter_shift, "dark": second_order}
+def quarter_by_axis(heatmaps, border):
+    """Return the highest cells inside the border, moved a quarter of a cell along each axis, towards the higher of the
+    two neighbours there (MMPose 1.x, MegviiHeatmap.decode). Shapes as in `quarter_shift`.
+
+    Next to the heatmap's edge MMPose leaves out the shift and the half cell from a cell's corner to its middle.
+    """
+    inside = heatmaps[..., border:-border, border:-border]
+    size = torch.tensor([inside.shape[3], inside.shape[2]], device=heatmaps.device)
+    peak, _ = _highest(inside, 0)
+    stride, values = heatmaps.shape[3], heatmaps.flatten(2)
+    place = ((peak[..., 1] + border) * stride + peak[..., 0] + border)[..., None]
+    rise = [values.gather(2, place + step) - values.gather(2, place - step) for step in (1, stride)]
+    shift = SHIFT * torch.cat(rise, dim=2).sign()
+    away_from_edge = ((peak > 1) & (peak < size - 1)).all(dim=-1, keepdim=True)
+    return peak + torch.where(away_from_edge, shift, -0.5)
+
+
+DECODINGS = {"quarter": quarter_shift, "axes": quarter_by_axis, "dark": second_order}
 
 
 def _highest(heatmaps, border):

@@ -258,7 +258,8 @@ def look_inside(model, picture, box):
         hook.remove()
     size, shape = np.array(model.input_size[::-1]), heads.shape[:3]
     whole_crop = (np.full((shape[0] * shape[1], 2), extent) for extent in (size / 2, size))
-    keypoints, scores = decode_heatmaps(heads.flatten(0, 1), *whole_crop, model.input_size, crop_settings(model)[1])
+    how = crop_settings(model)[1], decoding_of(model)
+    keypoints, scores = decode_heatmaps(heads.flatten(0, 1), *whole_crop, model.input_size, *how)
     keypoints, scores = keypoints.reshape(*shape, 2), scores.reshape(shape)
     matrix = crop_matrix(center, scale, 0, model.input_size)[0]
     return Insight(crops[0], matrix, heads.numpy(), keypoints, scores, attention)

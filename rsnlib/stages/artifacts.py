@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rsnlib.config import project_root
 from rsnlib.errors import UserError
 from rsnlib.files import read_json
 from rsnlib.inference.predict import Poses
@@ -17,12 +18,15 @@ def load_run(dataset, model, seed):
 
 
 def trained_weights():
-    """Return {data set and run: path} of all weights under work/models, the newest first."""
-    folder = weights_path("dataset", "model", 0).parents[1]
-    paths = sorted(folder.glob("*/*.safetensors"), key=lambda path: -path.stat().st_mtime)
-    if not paths:
-        raise UserError(f"{folder}: no weights; the stage `train` writes them")
-    return {f"{path.parent.name} {path.stem}": path for path in paths}
+    """Return {name: path} of the project's weights: as "data set/run" those under work/models, the newest first, then
+    as "rsnlib/file" those in weights/. Outside of a project there are none."""
+    try:
+        root = project_root()
+    except UserError:
+        return {}
+    runs = sorted(root.glob("work/models/*/*.safetensors"), key=lambda path: -path.stat().st_mtime)
+    found = {f"{path.parent.name}/{path.stem}": path for path in runs}
+    return found | {f"rsnlib/{path.stem}": path for path in sorted(root.glob("weights/*.safetensors"))}
 
 
 def load_poses(dataset, model, seed):

@@ -14,7 +14,7 @@ from rsnlib.device import default_device
 from rsnlib.errors import UserError
 from rsnlib.fast import fuse
 from rsnlib.files import fingerprint, whole_file, write_json, write_results
-from rsnlib.inference.predict import WAYS, predict_people, predict_store, skeleton_of
+from rsnlib.inference.predict import WAYS, decoding_of, predict_people, predict_store, skeleton_of
 from rsnlib.metrics import coco_results, protocol, suppress
 from rsnlib.models.checkpoints import load_model
 from rsnlib.stages.artifacts import load_poses, load_run
@@ -110,7 +110,8 @@ def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0)
     """Judge one network, or several as an ensemble, on the `evaluation_people` of a data set of params.yaml; returns
     their predictions in COCO's results format, and metrics, None for a test split.
 
-    weights: paths of files of ours; their input sizes may differ but for the aspect
+    weights: paths of files; their input sizes may differ but for the aspect. Margin, blur and the quarter of a cell are
+        those of the first network's `about`, if there, else the data set's and the paper's
     """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
@@ -122,8 +123,10 @@ def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0)
         skeleton = skeleton_of(model) if "skeleton" in model.about else people.skeleton
         if skeleton.keypoints != people.skeleton.keypoints:
             raise UserError(f"{path}: is of the skeleton {skeleton.name}, {dataset} of {people.skeleton.name}")
-    ways = [(options.flip_test, options.decoding)]
-    (keypoints,), (scores,) = predict_people(models, people, settings.margin, ways, settings.blur)
+    about = models[0].about
+    margin, blur = about.get("margin", settings.margin), about.get("blur", settings.blur)
+    decoding = decoding_of(models[0]) if options.decoding == "quarter" else options.decoding
+    (keypoints,), (scores,) = predict_people(models, people, margin, [(options.flip_test, decoding)], blur)
     split = split or settings.splits["val"]
     annotated = not withheld(settings.reader, split)
     return judge_predictions(*_judge(settings, split), options, people, keypoints, scores, annotated)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from rsnlib.config import load_params
@@ -9,6 +10,7 @@ from rsnlib.data.readers import READERS
 from rsnlib.data.skeletons import SKELETONS
 from rsnlib.files import fingerprint
 from rsnlib.metrics import protocol
+from rsnlib.models.published import PUBLISHED
 from rsnlib.models.zoo import ZOO
 from rsnlib.report import cost
 from rsnlib.report.tables import published, write_table
@@ -49,7 +51,26 @@ def networks():
     write_table(table, results_path("networks"), "networks", text, decimals=3)
     text = f"Receptive fields, in cells of the block's input, that reach the end of each branch of a block. {made}"
     write_table(fields, results_path("networks"), "receptive-fields", text)
+    weights = published_weights()
+    counts = [cost.cost(models[network]) for network in weights.pop("network")]
+    weights["parameters (M)"], weights["multiply-adds (G)"] = (np.array(counts) / [1e6, 1e9]).T
+    text = "Published weights by name (MMPose, Apache-2.0): accuracy on COCO val as published, per cent, in a "
+    text += "detector's boxes; cost for one person at 256x192."
+    same = ["keypoints", "input", "data", "licence"]  # in every row
+    write_table(weights.drop(columns=same), results_path("networks"), "weights", text)
     return table, fields
+
+
+def published_weights():
+    """Return the weights that others published: a data frame, one row each, columns name, network, keypoints, input,
+    data, AP and AR (per cent) and licence."""
+    weights = pd.DataFrame(
+        {"name": name, "model": each.network, "keypoints": each.keypoints, "licence": each.licence, "source": "MMPose"}
+        for name, each in PUBLISHED.items()
+    )
+    weights = weights.merge(published(protocol("coco")).query("split == 'val'"), how="left", on=["model", "source"])
+    weights = weights.assign(data="COCO").rename(columns={"model": "network"})
+    return weights[["name", "network", "keypoints", "input", "data", "AP", "AR", "licence"]]
 
 
 def untrained_fields(kinds):
