@@ -295,6 +295,13 @@ def test_weights_are_judged_as_their_published_figures_were(demo_folder, project
     assert ways == [([0.25, 0.25], [(True, followed)], 7), ((0.09, 0.135), [(True, chosen)], 5)]
 
 
+def test_boxes_of_a_low_score_are_left_out_of_an_evaluation(detected, demo_folder, project, command):
+    project(demo_folder)
+    boxes = ["--detections", str(detected(score=0.2)), "--min-score", "0.5"]
+    command("evaluate", *saved((64, 64)), "--dataset", "coco", *boxes, "-o", "results.json")
+    assert [result["person_id"] for result in read_json("results.json")] == [1, 2, 3]
+
+
 def test_mpiis_test_people_are_predicted_for_its_leaderboard(mpii_folder, project, command):
     project(mpii_folder, "mpii")
     save_model(network((64, 64), keypoints=16), "weights.safetensors")

@@ -348,12 +348,12 @@ class MeasuresMemory(SeesBrightness):
 
 
 def test_a_long_video_takes_no_more_memory_than_a_short_one(draw_dot):
-    frame = draw_dot(480, 640, 320, 240)  # 0.9 megabytes: 240 for those after the fourth batch
+    frame = draw_dot(480, 640, 320, 240)  # 0.9 megabytes: 240 for those after the sixteenth batch
     boxes = boxes_json([{"file_name": "clip.mp4", "bbox": [200, 100, 240, 320]}])
     model = MeasuresMemory()
     assert predict_files(model, [write_video("clip.mp4", [frame] * 400)], "out", boxes, flip_test=False) == []
-    assert model.crops == [32] * 12 + [16]
-    assert max(model.megabytes[4:]) < max(model.megabytes[:4]) + 30
+    assert model.crops == [8] * 50
+    assert max(model.megabytes[16:]) < max(model.megabytes[:16]) + 30
 
 
 def test_people_of_several_pictures_share_a_pass_whoever_is_in_which(photo):
@@ -367,7 +367,7 @@ def test_people_of_several_pictures_share_a_pass_whoever_is_in_which(photo):
         ]
     model, boxes = MeasuresMemory(), boxes_json(entries)
     assert predict_files(model, ["pictures"], "out", boxes, flip_test=False, overlays=False) == []
-    assert model.crops == [45, 32, 4]  # the first four pictures, then 32 people
+    assert model.crops == [8, 8, 8, 7, 7, 7, 8, 8, 8, 8, 4]  # the first four pictures, then 8 at a time
     together = {(result["image_id"], result["bbox"][0]): result for result in poses_json()}
     assert len(together) == 45 + 36
     for number in (0, 1, 3, 20, 39):
@@ -552,7 +552,7 @@ def test_after_ctrl_c_what_was_read_is_written_whole(draw_dot):
     (problem,) = predict_files(IsInterrupted(), ["clip.avi", "z.png"], "out")
     assert problem == "clip.avi: interrupted; what was read before is done"
     done = len(poses_json())
-    assert 32 <= done < 200 and frame_count("out/clip.mp4") == done and names_in("out") == {"clip.mp4", "poses.json"}
+    assert 8 <= done < 200 and frame_count("out/clip.mp4") == done and names_in("out") == {"clip.mp4", "poses.json"}
     assert signal.getsignal(signal.SIGINT) is before
 
 
