@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.counting import counted
 from rsnlib.errors import UserError
@@ -169,6 +170,16 @@ def test_the_papers_networks_cost_what_was_published():
 @pytest.mark.parametrize(("name", "wanted"), [("res18", 2.07), ("rsn18", 2.25), ("rsn50-mmpose", 4.07)])
 def test_released_networks_cost_what_their_code_costs(name, wanted):
     assert cost(ZOO[name])[1] / 1e9 == pytest.approx(wanted, abs=0.005)
+
+
+def test_cost_is_that_of_torchs_flop_counter():
+    for name in ("rsn18-prm", "2xmspn50"):
+        model = create_model(name, 17, (64, 64)).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.heads(torch.zeros(1, 3, 64, 64))
+        parameters, multiply_adds = cost(ZOO[name], 17, (64, 64))
+        assert multiply_adds == counter.get_total_flops() // 2
+        assert parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_receptive_fields_of_a_block_are_the_papers():

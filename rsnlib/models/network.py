@@ -146,9 +146,10 @@ def heatmap_size(images):
 
 
 def initialise(module):
-    """Draw the weights of every convolution in `module`: Kaiming normal, fan out (released RSN)."""
+    """Draw the weights of every convolution in `module`: Kaiming normal, fan out (released RSN). A network without
+    memory has nothing to draw."""
     for each in module.modules():
-        if isinstance(each, nn.Conv2d):
+        if isinstance(each, nn.Conv2d) and not each.weight.is_meta:
             nn.init.kaiming_normal_(each.weight, mode="fan_out", nonlinearity="relu")
 
 
