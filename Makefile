@@ -5,7 +5,8 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: all test lab pins
 all: .venv/ready data/demo
-	dvc repro
+	@dvc repro
+	@echo 'Done: open file://$(CURDIR)/results/index.html'
 
 test: .venv/ready
 	ruff check .
@@ -17,14 +18,16 @@ lab: .venv/ready
 
 # the environment is complete when .venv/ready is younger than what it was made from
 .venv/ready: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.txt
-	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo 'Setting up .venv: a few minutes, about 2 GB'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.txt
+	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 data/demo: | .venv/ready
-	python -m rsnlib demo $@
+	@echo 'Drawing the people of the demo'
+	@python -m rsnlib demo $@
 
 # requirements.txt anew, from the ranges of pyproject.toml
 pins:
