@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from checkout import Command, Failed, commit_all, copy_checkout, ended, git, run, user_environment, wait_for
+from checkout import Command, Failed, InTerminal, commit_all, copy_checkout, ended, git, run, user_environment, wait_for
 
 from reliability.soak import write_small_params
 
@@ -64,7 +64,7 @@ def check_same(wanted, found):
 
 def message(output):
     """Return the project's own message in the output of a command."""
-    own = [line for line in output.splitlines() if line.startswith("error: ")]
+    own = [line for line in output.splitlines() if line.startswith(("error: ", "stopped"))]
     if len(own) != 1:
         raise Failed(f"{len(own)} messages instead of one: {output[-2000:]}")
     return own[0]
@@ -222,6 +222,30 @@ def kernel_killed(base):
             said.append(f"{kind.name} in iteration {logged(project) + 1}: `{message(ended(command, 255))}`")
         run(project, "dvc", "repro", TRAIN)
         return f"{'; '.join(said)}; then {base.check(project)}"
+
+
+def ctrl_c(base):
+    """Ctrl-C in a terminal, in the midst of every stage of `dvc repro`, one after the other; then `dvc repro`"""
+    with base.clone() as project:
+        stages = ("networks", "prepare", "train", "evaluate", "tables", "figures", "site")
+        said = [stopped_by_ctrl_c(project, stage, seconds % 3) for seconds, stage in enumerate(stages)]
+        run(project, "dvc", "repro")
+        return f"`{said[0]}`; in the training `{said[2]}`; then {base.check(project, MADE)}"
+
+
+def stopped_by_ctrl_c(project, stage, seconds):
+    """Press Ctrl-C in `dvc repro` so long after a stage began, or in the midst of its training; return its message."""
+    command = InTerminal(project, "dvc", "repro")
+    wait_for(lambda: "\nstage " in command.said().partition(f"Running stage '{stage}")[2], command, f"began {stage}")
+    if stage == "train":
+        wait_for_training(command, project)
+    else:
+        time.sleep(seconds)  # while it starts, or computes
+    command.press_ctrl_c()
+    said = message(ended(command, 255))
+    if not said.startswith("stopped") or "goes on from" not in said:
+        raise Failed(f"{stage}: {command.said()[-2000:]}")
+    return said
 
 
 def full_disk(base):
@@ -386,7 +410,7 @@ def memory_group(limit):
 SECTIONS = {
     "The same run twice": (twice, pushed_and_pulled),
     "Several at once": (two_reproductions, different_trainings, the_same_training),
-    "Stopped": (kernel_killed, full_disk),
+    "Stopped": (ctrl_c, kernel_killed, full_disk),
     "Places": (read_only_data, other_disk, behind_a_link, all_data_behind_a_link, odd_names),
     "Surroundings": (no_utf8, no_git_identity, no_home, no_network, one_core, little_memory),
 }

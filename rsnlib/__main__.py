@@ -5,17 +5,24 @@ import json
 import sys
 from pathlib import Path
 
-from rsnlib.errors import UserError
+from rsnlib.errors import Stopped, UserError
+
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's optional grammar of addresses, a second to import
 
 WEIGHTS = "a file of weights, or a name that the command `weights` lists"
 
 
 def main():
-    """Run one command; a UserError becomes one line and exit status 1."""
+    """Run one command; a UserError, or Ctrl-C, becomes one line and exit status 1."""
     arguments = vars(command_line().parse_args())
     command = arguments.pop("command")
     try:
         command(**arguments)
+    except Stopped as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pipeline = command in (demo, notebook, site)
+        sys.exit("\nstopped; `make` or `dvc repro` goes on from here" if pipeline else "\nstopped")
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -124,9 +131,11 @@ def train(dataset, model, seed):
 
 def site():
     """Make results/index.html from the executed notebooks."""
-    from rsnlib.stages.site import write_site
+    from rsnlib.stages.provenance import place_in_pipeline
+    from rsnlib.stages.site import pictures, write_site
 
-    print(write_site())
+    print(place_in_pipeline("site"), flush=True)
+    print(f"Everything in one page: {write_site().as_uri()}", "Pictures to begin with:", *pictures(), sep="\n")
 
 
 def evaluate(weights, dataset, split, detections, min_score, output):

@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 from rsnlib.data.readers import READERS
 from rsnlib.data.skeletons import SKELETONS, Skeleton
 from rsnlib.errors import UserError
+from rsnlib.files import project_root
 from rsnlib.models.zoo import LONGEST_SIDE, ZOO, Architecture, parse_architecture
 
 LONGEST_FILE = 10**6  # characters of params.yaml, its aliases written out
@@ -259,6 +260,7 @@ class Train:
     validations: number of times that the validation accuracy is measured on the way
     device_batch: people that a device computes at a time, and over whom batch norms take the mean
     activation_checkpointing: true trades time for memory
+    tensorboard: true writes the training curves for TensorBoard, too
     """
 
     weight_decay: Annotated[float, Field(ge=0)]
@@ -266,6 +268,7 @@ class Train:
     validations: Count
     device_batch: Count
     activation_checkpointing: bool
+    tensorboard: bool = False
 
 
 @dataclass(config=strict)
@@ -355,11 +358,6 @@ def make_model(name, line, where):
     shape = {key: value for key, value in line.items() if key not in own and key != "network"}
     architecture = parse_architecture(asdict(ZOO[network]) | shape, f"{where}: ")
     return Model(architecture, parse(Training, training, where))
-
-
-def run_name(model, seed):
-    """Return the name that the files of a run have."""
-    return f"{model}-{seed}"
 
 
 def load_params(path=None):
@@ -453,12 +451,3 @@ def _describe(error):
         return f"{key}: is missing"
     given = repr(error["input"])
     return f"{key}: {error['msg'].removeprefix('Value error, ')}" + (f" (it is {given})" if len(given) < 100 else "")
-
-
-def project_root(start=None):
-    """Return the nearest folder from `start` (default: the current one) upwards that has a params.yaml."""
-    start = Path(start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "params.yaml").is_file():
-            return folder
-    raise UserError(f"no params.yaml in {start} or above it: run this inside a checkout of the project")

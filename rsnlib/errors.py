@@ -9,3 +9,7 @@ class UserError(Exception):
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]
+
+
+class Stopped(UserError):
+    """Computation stopped by the user, with Ctrl-C or SIGTERM: the message says how to go on."""

@@ -14,6 +14,15 @@ import orjson
 from rsnlib.errors import UserError
 
 
+def project_root(start=None):
+    """Return the nearest folder from `start` (default: the current one) upwards that has a params.yaml."""
+    start = Path(start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise UserError(f"no params.yaml in {start} or above it: run this inside a checkout of the project")
+
+
 @contextlib.contextmanager
 def writing(path):
     """Turn an OSError while writing `path` into a UserError that names it: no permission, no room, no such disk."""

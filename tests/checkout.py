@@ -29,9 +29,9 @@ def user_environment(**changes):
 class Command(subprocess.Popen):
     """A command, started in the folder `project`; `changes`: of the environment."""
 
-    def __init__(self, project, *command, **changes):
+    def __init__(self, project, *command, stdin=subprocess.DEVNULL, **changes):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115, as long as the command
-        streams = {"stdin": subprocess.DEVNULL, "stdout": self.file, "stderr": subprocess.STDOUT}
+        streams = {"stdin": stdin, "stdout": self.file, "stderr": subprocess.STDOUT}
         super().__init__(list(map(str, command)), cwd=project, env=user_environment(**changes), **streams)
 
     def said(self):
@@ -40,6 +40,19 @@ class Command(subprocess.Popen):
 
     def __str__(self):
         return " ".join(self.args)
+
+
+class InTerminal(Command):
+    """A command in a terminal of its own."""
+
+    def __init__(self, project, *command, **changes):
+        spawn = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
+        super().__init__(project, sys.executable, "-c", spawn, *command, stdin=subprocess.PIPE, **changes)
+
+    def press_ctrl_c(self):
+        """Send SIGINT to every process in the foreground, as the terminal does."""
+        self.stdin.write(b"\x03")
+        self.stdin.flush()
 
 
 def ended(command, code=0):

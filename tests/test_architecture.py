@@ -54,6 +54,12 @@ def faults(graph):
     return found
 
 
+def test_nothing_that_windows_lacks_is_imported_at_the_top():
+    for path in (ROOT / "rsnlib").rglob("*.py"):
+        lines = {line.split()[1] for line in path.read_text().splitlines() if line.startswith(("import ", "from "))}
+        assert not lines & {"fcntl", "grp", "pty", "pwd", "resource", "termios"}, path
+
+
 def test_imports_follow_the_flow_without_a_circle():
     found = faults(imports(ROOT / "rsnlib"))
     assert not found, "\n" + "\n".join(found)

@@ -221,12 +221,14 @@ def test_a_name_that_a_shell_could_misread_is_refused(tmp_path, name):
 
 def test_text_from_data_is_no_markup_in_the_site(tmp_path, monkeypatch):
     """An id, a reason and a file name that are shown as a table, and a keypoint's name in a table of results."""
-    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     script = "<script>alert(1)</script>"
     shown = pd.DataFrame({"why": [f"7: image {script}.jpg: no such file"]})
     data = {"text/html": shown._repr_html_(), "text/plain": repr(shown)}
-    notebook = new_notebook(cells=[new_code_cell("shown", outputs=[new_output("execute_result", data)])])
+    cells = [new_code_cell("shown", outputs=[new_output("execute_result", data)])]
+    notebook = new_notebook(cells=cells, metadata={"rsnlib": {"stage": "prepare@demo", "parameters": ""}})
     path = notebooks_path("demo", "prepare.ipynb")
     path.parent.mkdir(parents=True)
     nbformat.write(notebook, path)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from checkout import ROOT, commit_all, git
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from ruamel.yaml import YAML
 
 from rsnlib.errors import UserError
 from rsnlib.stages import notebook, site
@@ -82,7 +83,7 @@ def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
     for name, stage in runs.items():
         notebook.clean_notebook(execute(name, title=stage), {"stage": stage, "parameters": f"of: {stage}\n"})
     for name in ("demo/train/rsn18-7", "demo/train/a-model-of-old-0", "data-of-old/tables"):
-        execute(name, title="no longer in params.yaml")
+        notebook.clean_notebook(execute(name, title="no longer in params.yaml"), {"stage": "", "parameters": ""})
     text = site.write_site().read_text()
     assert "no longer" not in text and "of-old" not in text
     for stage in runs.values():
@@ -101,6 +102,23 @@ def test_the_overview_begins_with_the_results_and_needs_nothing_from_elsewhere(p
     places = [text.index(said) for said in ("Drawn people.", "From differences.", "From ablation-branches.")]
     assert places == sorted(places)
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|<script|<link""", text)
+
+
+def test_the_page_grows_and_says_what_is_missing(project):
+    params, said = YAML().load(project / "params.yaml"), []
+    params["run"]["models"] = {"rsn18": {}}
+    YAML().dump(params, project / "params.yaml")
+    stages = ["demo/prepare", "demo/train/rsn18-0", "demo/evaluate/rsn18-0", "demo/tables", "demo/figures"]
+    for name in ["networks", *stages]:
+        path = execute(name, title=name)
+        if said:  # stopped in its midst
+            assert f"<h1>{name}</h1>" not in site.write_site().read_text()
+        notebook.clean_notebook(path, {"stage": name, "parameters": ""})
+        text = site.write_site().read_text()
+        assert f"<h1>{name}</h1>" in text
+        said.append(re.findall("<code>([^<]+)</code>", "".join(re.findall("Still to come:[^.]*", text))))
+    missing = ["prepare@demo", "train@demo-rsn18-0", "evaluate@demo-rsn18-0", "tables@demo", "figures@demo"]
+    assert said == [missing[done:] for done in range(6)]
 
 
 def test_the_site_names_the_commit_and_what_is_not_committed(project):

@@ -9,7 +9,8 @@ import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
-from unittest.mock import Mock
+from pathlib import Path
+from unittest.mock import MagicMock, Mock, call
 
 import checkout
 import numpy as np
@@ -26,7 +27,7 @@ from rsnlib.data.batches import make_batch
 from rsnlib.data.images import normalise
 from rsnlib.data.readers import read_people
 from rsnlib.data.store import CropStore, write_crop_store
-from rsnlib.errors import UserError
+from rsnlib.errors import Stopped, UserError
 from rsnlib.inference import predict
 from rsnlib.models.checkpoints import load_model
 from rsnlib.models.zoo import create_model
@@ -157,17 +158,18 @@ def test_an_interrupted_training_goes_on_to_the_same_weights_and_is_not_repeated
     assert same_weights(resumed, again) and curve == same_curve
 
 
-def test_sigterm_saves_and_stops_between_two_points_of_the_curve(run, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_stop_between_points_of_the_curve(kind, run, uninterrupted, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LOGS", 2)  # points at iterations 4 and 8
     loss, calls = training.heatmap_loss, iter(range(1, 13))
 
     def stop_at_the_sixth(*arguments):
         if next(calls) == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), kind)
         return loss(*arguments)
 
     monkeypatch.setattr(training, "heatmap_loss", stop_at_the_sixth)
-    with pytest.raises(UserError, match="SIGTERM after iteration 6 of 8; the next run resumes there"):
+    with pytest.raises(Stopped, match="stopped after iteration 6 of 8; .* goes on"):
         run(state=tmp_path)
     assert [path.name for path in tmp_path.glob("*.pt")] == ["000000006.pt"]
     resumed, curve = run(state=tmp_path)
@@ -184,7 +186,7 @@ def test_sigterm_during_validation_saves_and_at_the_end_changes_nothing(run, uni
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    with pytest.raises(UserError, match="SIGTERM after iteration 4 of 8; the next run resumes there"):
+    with pytest.raises(Stopped, match="stopped after iteration 4 of 8; .* goes on"):
         run(state=tmp_path, validate=validate)
     assert [path.name for path in tmp_path.glob("*.pt")] == ["000000004.pt"]
     finished, _ = run(state=tmp_path, validate=validate)
@@ -203,6 +205,22 @@ def test_changed_code_or_data_begins_anew(project, tmp_path, monkeypatch):
             train_stage.train("demo", "plain", 0)
     first, again, other_code, blocks, loop = [call.kwargs["state"] for call in begun.call_args_list]
     assert first == again == other_code and len({first, blocks, loop}) == 3
+
+
+def test_curves_go_to_tensorboard_too_without_training_anew(project, monkeypatch):
+    text, states = Path("params.yaml").read_text(), set(Path("work/state").iterdir())
+    Path("params.yaml").unlink()  # a link to the file of every test
+    Path("params.yaml").write_text(text.replace("tensorboard: false", "tensorboard: true"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"train\.tensorboard needs a package: `pip install tensorboard`"):
+        train_stage.train("demo", "plain", 0)
+    board = MagicMock()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    curve = train_stage.train("demo", "plain", 0)
+    written = board.SummaryWriter().__enter__().add_scalar.call_args_list
+    losses = [call("loss", row.loss, row.iteration) for row in curve.itertuples()]
+    assert losses and [each for each in written if each.args[0] == "loss"] == losses
+    assert set(Path("work/state").iterdir()) == states
 
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_state_before(

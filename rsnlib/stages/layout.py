@@ -1,7 +1,14 @@
 """The layout of the project's files: where each stage writes, and the runs of params.yaml."""
 
-from rsnlib.config import load_params, project_root, run_name
+from pathlib import Path
+
 from rsnlib.errors import UserError
+from rsnlib.files import project_root
+
+
+def run_name(model, seed):
+    """Return the name that the files of a run have."""
+    return f"{model}-{seed}"
 
 
 def crops_path(dataset, split, size="own"):
@@ -20,6 +27,11 @@ def state_path(mark):
     return project_root() / "work" / "state" / mark
 
 
+def tensorboard_path(dataset, model, seed):
+    """Return the folder of a run's curves for TensorBoard."""
+    return project_root() / "work" / "tensorboard" / dataset / run_name(model, seed)
+
+
 def predictions_path(dataset, model, seed):
     """Return the path of a run's predictions in COCO's results format, written by `evaluate`."""
     return project_root() / "work" / "predictions" / dataset / f"{run_name(model, seed)}.json"
@@ -28,6 +40,14 @@ def predictions_path(dataset, model, seed):
 def notebooks_path(*parts):
     """Return a path among the executed notebooks."""
     return project_root().joinpath("work", "notebooks", *parts)
+
+
+def executed_path(stage, item):
+    """Return the path of the executed notebook of a stage. item: {key of the stage's matrix: value}"""
+    where = Path(item.get("dataset", ""), stage)
+    if "model" in item:
+        where /= run_name(item["model"], item["seed"])
+    return notebooks_path(f"{where}.ipynb")
 
 
 def results_path(*parts):
@@ -52,6 +72,8 @@ def metrics_path(dataset, model, seed):
 
 def runs(dataset):
     """Return (model, seed) of every run of params.yaml on a data set, models in their order there."""
+    from rsnlib.config import load_params  # a command that needs paths alone starts without torch
+
     run = load_params().run
     if dataset not in run.datasets:
         raise UserError(f"params.yaml: run.datasets has no {dataset!r}")

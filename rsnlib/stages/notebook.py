@@ -1,49 +1,54 @@
 """Notebooks as stages: executed by papermill, the executed copy kept for the site."""
 
+import contextlib
 import re
 import signal
 import sys
-from pathlib import Path
 
 import nbformat
 import papermill
 import psutil
-from nbclient.exceptions import DeadKernelError
 
-from rsnlib.config import project_root, run_name
-from rsnlib.errors import UserError
-from rsnlib.files import whole_file
-from rsnlib.stages.layout import notebooks_path
-from rsnlib.stages.provenance import made_by
+from rsnlib.errors import Stopped, UserError
+from rsnlib.files import project_root, whole_file
+from rsnlib.stages.layout import executed_path
+from rsnlib.stages.provenance import made_by, place_in_pipeline
+from rsnlib.stages.site import write_site
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run_notebook(name, parameters):
-    """Execute notebooks/<name>.ipynb with papermill; the executed copy goes to work/notebooks/, for the site.
+    """Execute notebooks/<name>.ipynb with papermill; the executed copy goes to work/notebooks/, and the site is written
+    anew with it.
 
     parameters: dataset where the notebook is about one, model and seed where the notebook is about one run
     Output appears on the terminal as it comes. A UserError inside the notebook is raised here, with its message alone.
+    Ctrl-C and SIGTERM stop the notebook, too, which runs in a process of its own: Stopped is raised.
     """
     root = project_root()
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise UserError(f"{source}: no such notebook")
-    made_by(name, parameters)  # before anything is executed
-    where = Path(parameters.get("dataset", ""), name)
-    if "model" in parameters:
-        where /= run_name(parameters["model"], parameters["seed"])
-    executed = notebooks_path(f"{where}.ipynb")
+    about = made_by(name, parameters)
+    place = place_in_pipeline(about["stage"])
+    if place:
+        print(place, flush=True)
+    executed = executed_path(name, parameters)
     executed.parent.mkdir(parents=True, exist_ok=True)
     stopped = []
 
     def stop(*received):
-        """Pass SIGTERM on to the kernel, where a training answers by saving its checkpoint."""
+        """Pass Ctrl-C or SIGTERM on to the kernel as SIGTERM, which a training answers by saving its checkpoint."""
         stopped.append(received)
-        for child in psutil.Process().children():
-            child.terminate()
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        if not children:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         papermill.execute_notebook(
             str(source),
@@ -59,18 +64,25 @@ def run_notebook(name, parameters):
             extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--InlineBackend.figure_formats=jpeg"],
         )
     except papermill.PapermillExecutionError as error:
+        if error.ename == "Stopped":
+            raise Stopped(error.evalue) from None
         print(file=sys.stderr)  # a progress bar leaves its line open
         if error.ename == "UserError":
             raise UserError(error.evalue) from None
         print("\n".join(error.traceback), file=sys.stderr)
         raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
-    except DeadKernelError:
-        print(file=sys.stderr)
-        why = "stopped by SIGTERM" if stopped else "its kernel died; is there too little memory?"
-        raise UserError(f"{source.relative_to(root)}: {why}") from None
+    except RuntimeError as error:  # the kernel died, or did not start
+        if not stopped:
+            print(file=sys.stderr)
+            raise UserError(f"{source.relative_to(root)}: {error}; is there too little memory?") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
-    clean_notebook(executed, made_by(name, parameters))
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    if stopped:
+        raise KeyboardInterrupt
+    clean_notebook(executed, about)
+    if place:
+        write_site()
 
 
 def clean_notebook(path, about):

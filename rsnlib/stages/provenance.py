@@ -3,14 +3,13 @@
 import hashlib
 import platform
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
-import torch
 from ruamel.yaml import YAML
 
-from rsnlib.config import project_root
 from rsnlib.errors import UserError
-from rsnlib.files import fingerprint
+from rsnlib.files import fingerprint, project_root
 
 NOTEBOOK_STAGES = ("tables", "figures", "prepare", "train", "evaluate", "networks")  # in the order of the site
 
@@ -33,6 +32,8 @@ def digests(root, paths):
 
 def machine():
     """Return hardware and software of this machine in a few words."""
+    import torch  # not at the top: the command of a stage, which reads dvc.yaml alone, starts in half of the time
+
     threads = torch.get_num_threads()
     cpu = f"{threads} CPU thread" + ("s" if threads > 1 else "")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
@@ -57,19 +58,52 @@ def made_by(stage, item):
     for template in entry.get("params", []):
         key = _filled(template, item)
         *sections, last = key.split(".")
-        place, value = used, params
-        try:
-            for section in sections:
-                place, value = place.setdefault(section, {}), value[section]
-            place[last] = value[last]
-        except (KeyError, TypeError):
-            raise UserError(f"params.yaml: no {key}, on which the stage {stage} depends") from None
+        place = used
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = _looked_up(params, key, stage)
     text, plain = StringIO(), YAML()
     plain.default_flow_style = None  # innermost lists in one line, as in params.yaml
     plain.representer.ignore_aliases = lambda data: True
     plain.dump(used, text)
-    name = "-".join(str(item[key]) for key in entry.get("matrix", {}))
-    return {"stage": f"{stage}@{name}" if name else stage, "parameters": text.getvalue()}
+    return {"stage": _addressed(stage, item), "parameters": text.getvalue()}
+
+
+def pipeline():
+    """Return every stage that `dvc repro` runs, in its order: {name as `dvc repro` takes it: (stage, item)}, with item
+    as for `made_by`."""
+    stages, params = (_read(name) for name in ("dvc.yaml", "params.yaml"))
+    found = {}
+    for stage, entry in stages["stages"].items():
+        matrix = entry.get("matrix", {})
+        lists = [_looked_up(params, template[2:-1], stage) for template in matrix.values()]  # of ${run.models}
+        for values in product(*lists):
+            item = dict(zip(matrix, values))
+            found[_addressed(stage, item)] = stage, item
+    return found
+
+
+def place_in_pipeline(name):
+    """Return a stage's place, "stage 3 of 11": all stages before it are done when `dvc repro` runs it. None: `run` in
+    params.yaml does not list its data set, model or seed."""
+    names = list(pipeline())
+    return f"stage {names.index(name) + 1} of {len(names)}" if name in names else None
+
+
+def _addressed(stage, item):
+    """Return the name by which `dvc repro` takes a stage."""
+    return "@".join(filter(None, (stage, "-".join(map(str, item.values())))))
+
+
+def _looked_up(params, key, stage):
+    """Return the value of a key, "a.b.c"; a UserError names it where it is missing."""
+    value = params
+    try:
+        for part in key.split("."):
+            value = value[part]
+    except (KeyError, TypeError):
+        raise UserError(f"params.yaml: no {key}, on which the stage {stage} depends") from None
+    return value
 
 
 def _read(name):

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from rsnlib.config import run_name
 from rsnlib.errors import UserError
 from rsnlib.files import read_json, whole_file
-from rsnlib.stages.layout import evaluation_path, metrics_path, results_path, runs, training_path
+from rsnlib.stages.layout import evaluation_path, metrics_path, results_path, run_name, runs, training_path
 
 
 def load_metrics(dataset):

@@ -8,24 +8,23 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
-from rsnlib.config import load_params, project_root, run_name
 from rsnlib.errors import UserError
-from rsnlib.files import whole_file
+from rsnlib.files import project_root, whole_file
 from rsnlib.report.site import render
-from rsnlib.stages.layout import notebooks_path, results_path
-from rsnlib.stages.provenance import NOTEBOOK_STAGES
+from rsnlib.stages.layout import executed_path, notebooks_path, results_path, run_name
+from rsnlib.stages.provenance import NOTEBOOK_STAGES, pipeline
 
 TABLES = ("results", "differences")  # the first of an overview
 SOURCES = ("rsnlib", "notebooks", "dvc.yaml", "params.yaml")  # what a commit stands for
 
 
 def write_site():
-    """Write results/index.html from the executed notebooks of the runs of params.yaml and the tables; returns its
-    path."""
-    run = load_params().run
-    groups, names = ("", *run.datasets), ["", *(run_name(model, seed) for model in run.models for seed in run.seeds)]
-    chapters = [_chapter(path) for path in notebooks_path().rglob("*.ipynb")]
-    chapters = [each for each in chapters if each["group"] in groups and each["name"] in names]
+    """Write results/index.html from the executed notebooks of the pipeline and the tables; returns its path.
+
+    The page names the stages whose notebooks are still missing.
+    """
+    found = {name: _chapter(*each) for name, each in pipeline().items() if each[0] in NOTEBOOK_STAGES}
+    chapters, missing = [each for each in found.values() if each], [name for name, each in found.items() if not each]
     if not chapters:
         raise UserError(f"{notebooks_path()}: no executed notebooks; `dvc repro` makes them")
     chapters.sort(key=lambda each: (each["group"] == "", each["group"], each["place"], each["name"]))
@@ -36,22 +35,30 @@ def write_site():
     overviews = [_overview(group) for group, _ in navigation if group]
     path = results_path("index.html")
     with whole_file(path, "w") as file:
-        file.write(render(chapters, navigation, overviews, _commit()))
+        file.write(render(chapters, navigation, overviews, missing, _commit()))
     return path
 
 
-def _chapter(path):
-    """Return one executed notebook as a chapter: its place (group, a data set or "", stage and name), its body and what
-    made it."""
-    notebook = nbformat.read(path, 4)
-    *group, stage, name = ("", *path.relative_to(notebooks_path()).with_suffix("").parts)[-3:]
-    if stage not in NOTEBOOK_STAGES:  # <data set>/<stage> or <stage>, not <data set>/<stage>/<run>
-        group, stage, name = [stage], name, ""
-    anchor = "-".join(filter(None, (*group, stage, name)))
+def pictures():
+    """Return the paths of three pictures to begin with: poses, predictions and the cost of networks."""
+    first = next(item["dataset"] for _, item in pipeline().values() if "dataset" in item)
+    figures = results_path(first, "figures")
+    return figures / "poses.jpg", figures / "predictions.jpg", results_path("networks", "cost.png")
+
+
+def _chapter(stage, item):
+    """Return a stage's executed notebook as a chapter: its place (group, a data set or "", stage and name), its body
+    and what made it. None: not executed, or not to the end."""
+    path = executed_path(stage, item)
+    notebook = nbformat.read(path, 4) if path.is_file() else None
+    if not notebook or "rsnlib" not in notebook.metadata:
+        return None
+    group, name = item.get("dataset", ""), run_name(item["model"], item["seed"]) if "model" in item else ""
+    anchor = "-".join(filter(None, (group, stage, name)))
     body, _ = HTMLExporter(template_name="basic", exclude_anchor_links=True).from_notebook_node(notebook)
     body = re.sub(r'(<h\d) id="[^"]*"', r"\1", body).replace('id="cell-id=', f'id="{anchor}-')  # unique in the site
-    place = {"group": group[0], "stage": stage, "name": name, "place": NOTEBOOK_STAGES.index(stage)}
-    return place | {"anchor": anchor, "body": body, "about": notebook.metadata.get("rsnlib", {})}
+    place = {"group": group, "stage": stage, "name": name, "place": NOTEBOOK_STAGES.index(stage)}
+    return place | {"anchor": anchor, "body": body, "about": notebook.metadata["rsnlib"]}
 
 
 def _overview(dataset):

@@ -14,13 +14,14 @@ import rsnlib
 from rsnlib.config import load_params, project_root
 from rsnlib.data.readers import ground_truth_path
 from rsnlib.device import choose_precision, default_device
+from rsnlib.errors import UserError
 from rsnlib.files import fingerprint, write_json
 from rsnlib.inference.predict import predict_store
 from rsnlib.metrics import protocol
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.report.cost import cost
-from rsnlib.stages.layout import state_path, training_path, weights_path
+from rsnlib.stages.layout import state_path, tensorboard_path, training_path, weights_path
 from rsnlib.stages.provenance import code_fingerprint, digests, machine
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
@@ -44,6 +45,8 @@ def train(dataset, model, seed):
     if description.training.kernels != "own":
         settings = replace(settings, kernels=description.training.kernels)
     skeleton = store.people.skeleton
+    writer = summary_writer() if params.train.tensorboard else None
+    learns_by = {name: value for name, value in asdict(params.train).items() if name != "tensorboard"}
 
     mark = fingerprint(
         settings.input_size,
@@ -51,7 +54,7 @@ def train(dataset, model, seed):
         asdict(settings.augmentation),
         asdict(settings.recipe),
         asdict(description),
-        asdict(params.train) | {"precision": choose_precision(default_device(), params.train.precision)},
+        learns_by | {"precision": choose_precision(default_device(), params.train.precision)},
         seed,
         store.fingerprint,
         torch.__version__,
@@ -76,11 +79,17 @@ def train(dataset, model, seed):
             options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "monitor_system": False}
             return stack.enter_context(Live(str(training_path(dataset, model, seed)), **options))
 
+        @lru_cache
+        def board():
+            return stack.enter_context(writer(tensorboard_path(dataset, model, seed), purge_step=0))
+
         def log(row):
             live().step = row["iteration"]
             for name, value in row.items():
                 if name != "iteration":
                     live().log_metric(name, value)
+                    if writer:
+                        board().add_scalar(name, value, row["iteration"])
 
         network, curve = loop.train(
             network,
@@ -121,3 +130,13 @@ def train(dataset, model, seed):
         }
         write_json(training_path(dataset, model, seed, "run.json"), report)
     return pd.DataFrame(curve)
+
+
+def summary_writer():
+    """Return torch's class of TensorBoard's logs; a UserError says how to get the package that it needs."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        message = "params.yaml: train.tensorboard needs a package: `pip install tensorboard`, or set it to false"
+        raise UserError(message) from None
+    return SummaryWriter

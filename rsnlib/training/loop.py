@@ -11,7 +11,7 @@ from rsnlib.data.batches import batch_rows, prefetched
 from rsnlib.data.images import normalise
 from rsnlib.data.targets import heatmap_targets
 from rsnlib.device import SharedCores, autocast, choose_precision, default_device, keep_memory
-from rsnlib.errors import UserError
+from rsnlib.errors import Stopped, UserError
 from rsnlib.fast import faster, slower
 from rsnlib.models.attention import PRM
 from rsnlib.models.blocks import frozen_statistics
@@ -53,7 +53,8 @@ def train(
     log: called with each new row of the curve; on resuming, with the earlier rows first
     state: folder of the run's checkpoints; if it holds any, training resumes from the newest
 
-    The same seed gives the same weights on the same machine, interrupted or not. SIGTERM saves a checkpoint and stops.
+    The same seed gives the same weights on the same machine, interrupted or not. Ctrl-C and SIGTERM save a
+    checkpoint and raise Stopped.
     A batch is computed in pieces of train.device_batch people, whose gradients add up; under torchrun the processes
     share the pieces, to the same weights (parallel.start first). The first process validates, logs and saves; it alone
     has the running statistics.
@@ -146,9 +147,9 @@ def train(
                 saved = time.monotonic()
                 pause = max(SAVE_EVERY, (saved - start) / SAVE_SHARE)
             if stop and iteration < total:
-                raise UserError(
-                    f"stopped by SIGTERM after iteration {iteration} of {total}; the next run resumes there"
-                )
+                bar.close()
+                where = f"stopped after iteration {iteration} of {total}"
+                raise Stopped(f"{where}; `make`, `dvc repro` or the same command goes on from there")
         bar.close()
         return slower(learner, model).eval(), curve
 

@@ -1,7 +1,6 @@
 """Checkpoints to resume training from: written atomically, locked against a second process."""
 
 import contextlib
-import fcntl
 import signal
 import sys
 import threading
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from rsnlib.errors import UserError
 from rsnlib.files import check_zip, whole_file, writing
@@ -29,18 +29,18 @@ class States:
     def __enter__(self):
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.folder / "lock", "w")  # noqa: SIM115, closed in __exit__
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{self.folder}: another process trains this run; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            self.lock = FileLock(self.folder / "lock")
+            try:
+                self.lock.acquire(blocking=False)
+            except Timeout:
+                print(f"{self.folder}: another process trains this run; waiting for it", file=sys.stderr, flush=True)
+                self.lock.acquire()
         for unfinished in self.folder.glob(".*.pt.*"):  # of a process that was killed
             unfinished.unlink()
         return self
 
     def __exit__(self, *error):
-        self.lock.close()
+        self.lock.release()
 
     def newest(self):
         """Return the newest checkpoint that can be read, or None; warn of each that cannot."""
@@ -78,13 +78,14 @@ def check(path):
 
 @contextlib.contextmanager
 def termination():
-    """Yield an event that SIGTERM sets, instead of ending the process. Outside the main thread, where signals do not
-    arrive, the event is never set."""
+    """Yield an event that Ctrl-C and SIGTERM set, instead of ending the process. Outside the main thread, where signals
+    do not arrive, the event is never set."""
     event = threading.Event()
     hears = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set()) if hears else None
+    kinds = (signal.SIGINT, signal.SIGTERM) if hears else ()
+    before = {kind: signal.signal(kind, lambda *_: event.set()) for kind in kinds}
     try:
         yield event
     finally:
-        if hears:
-            signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

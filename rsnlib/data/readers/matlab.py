@@ -1,18 +1,18 @@
 """MATLAB files, which anyone may have written: read in bounded memory, in a process of their own."""
 
 import contextlib
-import resource
+import multiprocessing
 import struct
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 from scipy.io import loadmat
 
 COMPRESSED = 15  # the type of an element, in MathWorks' description of level 5 MAT-files
 PIECE = 1 << 20
+PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
 MEMORY = 1 << 31  # bytes that reading a file may take
 
 
@@ -35,7 +35,7 @@ def read_matlab(path, largest):
                     contents = inflate.unconsumed_tail
                     if room < 0:
                         raise ValueError(f"more than {largest:,} bytes when decompressed")
-    with ProcessPoolExecutor(1, get_context("fork"), _limit_memory) as pool:
+    with ProcessPoolExecutor(1, PROCESSES, _limit_memory) as pool:
         try:
             return pool.submit(loadmat, path, appendmat=False).result()
         except BrokenProcessPool:
@@ -45,6 +45,8 @@ def read_matlab(path, largest):
 
 
 def _limit_memory():
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, ImportError):  # elsewhere than on Linux
+        import resource
+
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
