@@ -103,8 +103,8 @@ def read_json(path):
         with uncollected():
             try:
                 return orjson.loads(contents)
-            except orjson.JSONDecodeError:  # NaN and integers beyond 64 bits are for the caller to refuse, by name
-                return json.loads(contents.decode("utf-8"))
+            except orjson.JSONDecodeError:  # a BOM; and NaN and integers beyond 64 bits, for the caller to judge
+                return json.loads(contents.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:

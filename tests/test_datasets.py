@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from rsnlib.data.people import summary
-from rsnlib.data.readers import ground_truth_path, read_people, withheld
+from rsnlib.data.readers import read_people, withheld
 from rsnlib.data.skeletons import COCO
 from rsnlib.errors import UserError
 
@@ -108,9 +108,11 @@ def test_coco_takes_all_training_people_and_passes_over_the_rest(tmp_path):
     people = [annotation(1, num_keypoints=5), annotation(2, bbox=[-3, 20, 70, 30]), without_area]
     others = [{"iscrowd": 1, "keypoints": None}, {"num_keypoints": 0}, {"keypoints": [0] * 51}]
     others += [{"category_id": 18, "bbox": None}]
-    write_coco(tmp_path, *people, *(annotation(4 + index, **changes) for index, changes in enumerate(others)))
+    others = [annotation(4 + index, **changes) for index, changes in enumerate(others)]
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints)}, {"id": 18, "name": "dog"}]
+    write_coco(tmp_path, *people, *others, categories=categories)
     people = read_coco(tmp_path)
-    assert people.ids.tolist() == [1, 2, 3] and people.unusable == ()
+    assert people.ids.tolist() == [1, 2, 3] and people.unusable == () and len(people.passed_over) == 4
     assert people.areas.tolist() == [450.5, 450.5, 20 * 30]
 
 
@@ -131,8 +133,8 @@ def test_image_name_must_not_lead_out_of_the_images_folder(tmp_path):
         ({"annotations": [3]}, "`annotations`"),
         ({"images": [{"file_name": "a.jpg"}]}, r"images\[0\]: key `id` is missing"),
         ({"images": [{"id": 7}, {"id": 7}]}, r"images\[1\]: key `id`: an earlier image is also 7"),
-        ({"categories": [{"id": 1, "name": "dog"}]}, "`categories` has no category named person"),
-        ({"categories": [{"id": 1, "name": "person", "keypoints": ["nose"]}]}, "not COCO's 17"),
+        ({"categories": [{"id": 1, "name": "dog"}, {"id": 2}]}, "`categories`: none has the keypoints .* coco"),
+        ({"categories": [{"id": 1, "name": "person", "keypoints": ["nose"]}]}, "`skeleton` in params.yaml"),
     ],
 )
 def test_coco_file_that_is_wrong_as_a_whole_is_named_with_its_key(tmp_path, changes, message):
@@ -263,7 +265,7 @@ def write_second(root, reader, changes):
         ("coco", {"image_id": 8}, "2: image_id 8 is not among the file's images"),
         ("coco", {"category_id": None}, "2: category_id: None is not a whole number"),
         ("coco", {"id": 1}, "1: an earlier annotation has the same id"),
-        ("coco", {"id": ...}, "annotations[1]: id: None is not a whole number"),
+        ("coco", {"id": ...}, "annotations[1]: id: None is neither a whole number nor text"),
         ("mpii", {"joints": None}, "2: no joints"),
         ("mpii", {"joints": [[1, 2]] * 15}, "2: joints: not a list of 16 positions"),
         ("mpii", {"joints_vis": [2] * 16}, "2: joints_vis: a flag is not 0 or 1"),
@@ -271,7 +273,7 @@ def write_second(root, reader, changes):
         ("mpii", {"scale": None}, "2: scale: None is not a finite number"),
         ("mpii", {"image": None}, "2: image name None is not a file name"),
         ("mpii", {"image": "b.jpg"}, "2: image images/b.jpg: no such file"),
-        ("lspet", [30, 15, 0], "2: joints: 1 labelled, a box takes at least 2"),
+        ("lspet", [30, 15, 0], "2: keypoints: 1 labelled, a box takes at least 2"),
         ("lspet", [30, 15, 2], "2: joints: a visibility flag is not 0 or 1"),
         ("lspet", [30, np.nan, 1], "2: joints: a labelled joint's position is not finite"),
         ("lspet", [10, 15, 1], "2: box has no area (0 x 12 pixels)"),
@@ -359,12 +361,34 @@ def test_unknown_choices_are_named(tmp_path):
             read_people(tmp_path, *given)
 
 
-def test_data_set_without_a_usable_person_is_an_error(tmp_path):
-    file = write_coco(tmp_path)
-    with pytest.raises(UserError, match=f"{file}: split 'train2017' has not a single usable person$"):
-        read_coco(tmp_path)
-    write_coco(tmp_path, annotation(1, bbox=[]))
-    with pytest.raises(UserError, match=r"not a single usable person \(1 left out as unusable\)"):
+@pytest.mark.parametrize(
+    ("people", "reasons"),
+    [
+        ([], "nobody"),
+        ([{"bbox": []}], "1: bbox: a list of 0 where a list of 4 numbers belongs"),
+        (
+            [{"iscrowd": 1}, {"iscrowd": "1"}, {"num_keypoints": 0, "keypoints": None}],
+            "2: a crowd; 1: num_keypoints is 0",
+        ),
+        ([{"num_keypoints": 0}], "1: num_keypoints is 0 though keypoints are labelled"),
+        ([{"keypoints": [0] * 51}], "1: no keypoint is labelled"),
+        (
+            [{"category_id": 7}, {"category_id": 7}, {"category_id": 8}],
+            "2: category_id 7 is not among the file's categories; 1: category_id 8",
+        ),
+        ([{"category_id": 2}], "1: category_id 2 has not the skeleton's keypoints"),
+        ([{"image_id": 8}], "1: its image's width is -1"),
+    ],
+)
+def test_where_nobody_is_usable_the_reasons_are_counted(tmp_path, people, reasons):
+    images = [{"id": 7, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}]
+    images += [{"id": 8, "file_name": "a.jpg", "width": -1, "height": 40}]  # as VIA has it
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints)}, {"id": 2, "name": "tree"}]
+    people = (annotation(identity, **changes) for identity, changes in enumerate(people))
+    file = write_coco(tmp_path, *people, images=images, categories=categories)
+    with pytest.raises(
+        UserError, match=re.escape(f"{file}: split 'train2017' has not a single usable person ({reasons}")
+    ):
         read_coco(tmp_path, "leave out")
 
 
@@ -398,14 +422,10 @@ def test_real_data_reads_without_an_unusable_person_and_with_the_keypoints_of_it
     np.testing.assert_array_equal(people.keypoints[labelled], joints[:, :2].transpose(2, 0, 1)[labelled])
 
 
-def test_joints_of_test_splits_are_withheld_and_others_have_a_file_to_be_judged_by():
+def test_joints_of_test_splits_are_withheld():
     published = {"annotations": "test2017", "images": "test2017"}
     for split in ("test-dev2017", "test-challenge2017", "test2015"):
         assert withheld("coco", split)
     for split in ("val2017", "test", "test-a2017", published):  # "test": of one's own
         assert not withheld("coco", split)
     assert withheld("mpii", "test") and not withheld("mpii", "tests") and not withheld("lspet", [1, 1000])
-    assert ground_truth_path("a", "coco", "val2017") == Path("a/annotations/person_keypoints_val2017.json")
-    assert ground_truth_path("a", "coco", {"annotations": "b.json", "images": "c"}) == Path("a/b.json")
-    assert ground_truth_path("a", "mpii", "valid") == Path("a/annot/gt_valid.mat")
-    assert ground_truth_path("a", "lsp", [1, 2]) is None

@@ -122,7 +122,7 @@ def test_a_detectors_normalised_boxes_and_corners_are_refused(people, demo_folde
     ("changes", "message"),
     [
         ({"image_id": 999}, "image_id 999 is not among the images of .*val2017.json"),
-        ({"image_id": "nobody"}, "image_id: 'nobody' is not a whole number"),
+        ({"image_id": "nobody"}, "image_id 'nobody' is not among the images"),
         ({"category_id": None}, "category_id: None is not a whole number"),
         ({"bbox": [1, 2, 3]}, "bbox: a list of 3 where a list of 4 numbers belongs"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox: nan is not a finite number"),

@@ -67,6 +67,18 @@ def test_pckh_counts_in_parts_of_the_head(mpii):
     assert metrics["Head"] == metrics["Ankle"] == 100
 
 
+def test_people_left_out_are_not_judged_and_others_people_are_refused(mpii):
+    people, path = mpii(5)
+    some = people.take([3, 0, 4])  # in the order of a crop store
+    keypoints = some.keypoints + [[[0]], [[99]], [[0]]]
+    metrics = protocol("mpii").accuracy(some, keypoints, np.ones((3, 16)), path)
+    assert metrics["Mean"] == pytest.approx(100 * 2 / 3)
+    with pytest.raises(UserError, match="gt_valid.mat: has 2 people, the predictions 3"):
+        pckh(some.keypoints, path, replace(some, ids=np.array([1, 2, 6])))
+    with pytest.raises(UserError, match="gt_valid.mat: its people are not the annotations'"):
+        pckh(some.keypoints, path, replace(some, ids=np.array([1, 2, 3])))
+
+
 def test_wrong_ground_truth_is_named(mpii, tmp_path):
     _, path = mpii(4)
     with pytest.raises(UserError, match="gt_valid.mat: has 4 people, the predictions 3"):

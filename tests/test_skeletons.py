@@ -165,7 +165,12 @@ def test_all_categories_with_its_keypoints_are_read_and_keep_their_ids(birds, tm
     assert [Path(image).name for image in people.images] == [f"val-{number}.png" for number in range(4)]
     # of a file that names no keypoints, the only category
     folder = edited(birds, tmp_path, lambda content: content.update(categories=[{"id": CROW, "name": "crow"}]))
-    assert read_birds(folder).categories.tolist() == [CROW, CROW]
+    people = read_people(folder, "coco", SPLITS["val"], "leave out", BIRD)
+    assert people.categories.tolist() == [CROW, CROW] and [identity for identity, _ in people.unusable] == [
+        "1",
+        "3",
+        "4",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_keypoints_that_are_not_the_skeletons_are_an_error_with_both_lists(birds
 def test_what_is_wrong_with_a_file_of_birds_is_named(birds, tmp_path, edit, reason):
     with pytest.raises(UserError, match=reason):
         read_birds(edited(birds, tmp_path, edit))
-    with pytest.raises(UserError, match="no category named person.*`skeleton` in params.yaml"):
+    with pytest.raises(UserError, match="none has the keypoints of the skeleton coco.*`skeleton` in params.yaml"):
         read_people(birds, "coco", SPLITS["val"])
 
 

@@ -11,6 +11,8 @@ from rsnlib.errors import UserError
 
 PERSON = 1  # COCO's category_id
 LARGEST_NUMBER = 1e9  # no measurement in pixels comes near; NumPy could not hold an integer of a thousand digits
+LARGEST_AREA = 1e10  # pixels; pycocotools ignores whoever is larger
+BOX_ENLARGEMENT = 1.2  # of a box around keypoints, about its centre: our choice
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class People:
     scores: np.ndarray  # (P,) float64, the box's confidence, 1 for ground truth
     categories: np.ndarray  # (P,) int64, COCO's category_id
     unusable: tuple = ()  # (id, reason) of each annotation that was left out because something is wrong with it
+    passed_over: tuple = ()  # the reason, for each annotation of nobody to learn from: a crowd, no labelled keypoints
 
     def __len__(self):
         return len(self.ids)
@@ -51,7 +54,7 @@ class People:
 @dataclass(frozen=True)
 class Person:
     """One row of `People`, of the same shapes and units, as a reader builds it. Raises Unusable for a box without area
-    or wholly outside the image."""
+    or wholly outside the image, and for an area that no picture has."""
 
     id: int
     image_id: int
@@ -66,20 +69,24 @@ class Person:
 
     def __post_init__(self):
         check_box(self.box, self.image_size)
+        area = self.box[2] * self.box[3] if self.area is None else self.area
+        if not 0 < area < LARGEST_AREA:
+            raise Unusable(f"area is {area:g}")
 
 
 def collect(skeleton, entries, read):
     """Return `People`, possibly none, of a file's entries.
 
-    entries: (id, entry) each; read: takes both, returns a `Person`, or None to pass over it, and may raise Unusable
+    entries: (id, entry) each; read: takes both, returns a `Person`, or the reason to pass over the entry, or None for
+        none, and may raise Unusable
     """
-    rows, unusable = [], []
+    rows, passed_over, unusable = [], [], []
     for identity, entry in entries:
         try:
-            rows.append(read(identity, entry))
+            found = read(identity, entry)
+            (rows if isinstance(found, Person) else passed_over).append(found)
         except Unusable as reason:
             unusable.append((str(identity), str(reason)))
-    rows = [row for row in rows if row is not None]
 
     def column(name, dtype, *shape):
         return np.array([getattr(row, name) for row in rows], dtype=dtype).reshape(len(rows), *shape)
@@ -98,6 +105,7 @@ def collect(skeleton, entries, read):
         scores=column("score", np.float64),
         categories=column("category", np.int64),
         unusable=tuple(unusable),
+        passed_over=tuple(filter(None, passed_over)),
     )
 
 
@@ -144,6 +152,18 @@ def finite_numbers(value, count, what):
         if type(number) not in (int, float) or not abs(number) < LARGEST_NUMBER:
             raise Unusable(f"{what}: {number!r} is not a finite number")
     return np.array(value, dtype=np.float64)
+
+
+def box_around(keypoints, labelled):
+    """Return the bounding box (4,) of the labelled among K keypoints, enlarged by BOX_ENLARGEMENT about its centre.
+
+    keypoints: (K, 2), pixels; labelled: (K,) bool
+    """
+    if labelled.sum() < 2:
+        raise Unusable(f"keypoints: {labelled.sum()} labelled, a box takes at least 2")
+    lowest, highest = keypoints[labelled].min(axis=0), keypoints[labelled].max(axis=0)
+    center, size = (lowest + highest) / 2, (highest - lowest) * BOX_ENLARGEMENT
+    return np.concatenate([center - size / 2, size])
 
 
 def check_box(box, image_size):

@@ -9,12 +9,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rsnlib.data.people import PERSON
+from rsnlib.data.readers.coco import ground_truth, read
 from rsnlib.data.skeletons import COCO as COCO_SKELETON
 from rsnlib.errors import UserError
 from rsnlib.files import read_json, uncollected
 
 METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
-REQUIRED = {"iscrowd", "area", "num_keypoints", "keypoints", "bbox"}  # by pycocotools, of every annotation
 
 
 def coco_results(image_ids, keypoints, scores, box_scores, boxes=None, categories=None):
@@ -48,10 +48,12 @@ def coco_ap(results, annotations, skeleton=COCO_SKELETON):
     Where several categories have the skeleton, each metric is the mean over the categories.
 
     results: a list in COCO's results format, or the path of its JSON
-    annotations: the path of the annotations' JSON
+    annotations: the path of the annotations' JSON, or what `data.readers.ground_truth` returns: the people who were
+        read, and others to be ignored
     skeleton: the annotations' Skeleton, with sigmas
 
-    Raises UserError for unreadable files and for results in images that the annotations lack.
+    Raises UserError for unreadable files, for people in such a file who cannot be used, and for results in images that
+    the annotations lack.
     """
     evaluation = _evaluation(results, annotations, skeleton)
     if not evaluation.cocoDt.anns:
@@ -69,14 +71,14 @@ def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton
     predictions that match nobody and belong to another group or to none.
 
     results, annotations, skeleton: as for `coco_ap`
-    people: {annotation id: group}; predictions: (P,), the group of each result. Groups are numbers from 0 to `groups`
-        - 1; whoever is missing, or has another number, is in none
+    people: (P,), the group of each person who counts, in the order of the annotations; predictions: (R,), of each
+        result. Groups are numbers from 0 to `groups` - 1; whoever has another number is in none
     """
     evaluation = _evaluation(results, annotations, skeleton, GroupEvaluation)
     if not evaluation.cocoDt.anns:
         return [0.0] * groups
-    for annotation in evaluation.cocoGt.anns.values():
-        annotation["group"] = people.get(annotation["id"], -1)
+    for number, annotation in evaluation.cocoGt.anns.items():
+        annotation["group"] = people[number - 1] if number <= len(people) else -1
     for result, group in zip(evaluation.cocoDt.dataset["annotations"], predictions, strict=True):
         result["group"] = group
     evaluation.params.areaRng = [(group, group) for group in range(groups)]
@@ -132,38 +134,33 @@ def coco_matches(results, annotations, skeleton=COCO_SKELETON):
 
 
 def _evaluation(results, annotations, skeleton, evaluation=COCOeval):
-    """Return an `evaluation` with the skeleton's sigmas, over the categories that have the skeleton."""
+    """Return an `evaluation` with the skeleton's sigmas."""
     if not isinstance(results, list):
         results = read_json(results)
+    where = "the ground truth"
+    if not isinstance(annotations, dict):
+        where, annotations = annotations, _read(annotations, skeleton)
+    numbers = {image["name"]: image["id"] for image in annotations["images"]}  # of ids as text
+    results = [result | {"image_id": numbers.get(result["image_id"], result["image_id"])} for result in results]
     truth = COCO()
     with uncollected(), _silence():
-        truth.dataset = _complete(read_json(annotations), skeleton)
+        truth.dataset = annotations | {"annotations": [dict(each) for each in annotations["annotations"]]}
         truth.createIndex()
         strangers = {result["image_id"] for result in results} - set(truth.imgs)
         if strangers:
-            raise UserError(f"{annotations}: has no image {min(strangers)}, which the results name")
-        predictions = truth.loadRes([dict(result) for result in results]) if results else COCO()  # copies, for ids
+            raise UserError(f"{where}: has no image {min(strangers, key=str)}, which the results name")
+        predictions = truth.loadRes(results) if results else COCO()
         run = evaluation(truth, predictions, "keypoints")
     run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-    names = list(skeleton.keypoints)
-    categories = [category for category in truth.dataset["categories"] if category.get("keypoints", names) == names]
-    run.params.catIds = [category["id"] for category in categories]
     return run
 
 
-def _complete(content, skeleton):
-    """Return the content of an annotation file with every key that pycocotools requires and a data set in COCO's format
-    may lack. An annotation with the id 0, which pycocotools takes for no match, gets a free one."""
-    given = content.get("annotations", [])
-    free = 1 + max((annotation["id"] for annotation in given), default=0)
-    annotations = []
-    for annotation in given:
-        if not (annotation["id"] and annotation.keys() >= REQUIRED):
-            keypoints, box = annotation.get("keypoints") or [0] * 3 * len(skeleton), annotation.get("bbox") or [0] * 4
-            usual = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": np.count_nonzero(keypoints[2::3])}
-            annotation = usual | annotation | {"id": annotation["id"] or free, "keypoints": keypoints, "bbox": box}
-        annotations.append(annotation)
-    return content | {"annotations": annotations}
+def _read(annotations, skeleton):
+    """Return the ground truth of a file in which everyone counts who can be judged."""
+    people = read(annotations, None, None, skeleton)
+    for identity, reason in people.unusable:
+        raise UserError(f"{annotations}: {identity}: {reason}")
+    return ground_truth(annotations, people)
 
 
 def _silence():

@@ -50,8 +50,7 @@ def ap_by_group(results, people, annotations):
     for by in groups.columns.drop("size"):
         codes, names = groups[by].cat.codes.to_numpy(), groups[by].cat.categories
         of_results = np.where(closest < 0, -1, codes[closest])
-        of_people = dict(zip(people.ids.tolist(), codes.tolist()))
-        precisions = coco_ap_by_group(results, annotations, of_people, of_results, len(names), people.skeleton)
+        precisions = coco_ap_by_group(results, annotations, codes.tolist(), of_results, len(names), people.skeleton)
         found |= {(by, name): precision for name, precision in zip(names, precisions)}
     table = count_groups(groups)
     return table.assign(AP=[found[by, group] for by, group in zip(table["by"], table["group"])])

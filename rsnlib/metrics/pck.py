@@ -13,25 +13,26 @@ RELEASED_TENTH = 0.11  # reported as 0.1 by the released evaluation: the twelfth
 GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
 
 
-def pckh(predictions, ground_truth):
+def pckh(predictions, ground_truth, people=None):
     """Return PCKh at 0.5 of each joint group and over all joints ("Mean", without pelvis and thorax), and "Mean@0.1";
     per cent (released RSN, MPIIDataset.evaluate).
 
-    predictions and ground_truth: as for `head_distances`
+    Takes the arguments of `head_distances`.
     """
-    distance, counted = head_distances(predictions, ground_truth)
+    distance, counted = head_distances(predictions, ground_truth, people)
     shares = _shares(distance <= PCKH_WITHIN, counted, MPII, head=["head_top"])
     return shares | {"Mean@0.1": _share(distance <= RELEASED_TENTH, counted)}
 
 
-def head_distances(predictions, ground_truth):
+def head_distances(predictions, ground_truth, people=None):
     """Return the distances of MPII's joints from the ground truth, in parts of the head, and whether they count, both
     (P, 16).
 
     predictions: (P, 16, 2), 0-based picture pixels
     ground_truth: the path of MPII's ground truth (gt_valid.mat: pos_gt_src, jnt_missing, headboxes_src)
+    people: the P People, whose ids are rows of the ground truth, from 1; None: all of its people, in order
 
-    Raises UserError for another file, or for another number of people.
+    Raises UserError for another file, for another number of people or for other people.
     """
     try:
         truth = read_matlab(ground_truth, LARGEST_FILE)
@@ -40,8 +41,15 @@ def head_distances(predictions, ground_truth):
         boxes = truth["headboxes_src"]  # (2, 2, P)
     except Exception as error:  # a broken file can make SciPy raise anything
         raise UserError(f"{ground_truth}: not MPII's ground truth ({error})") from None
+    if people is not None:
+        rows = people.ids[people.ids <= len(positions)] - 1
+        positions, counted, boxes = positions[rows], counted[rows], boxes[..., rows]
     if len(predictions) != len(positions):
         raise UserError(f"{ground_truth}: has {len(positions)} people, the predictions {len(predictions)}")
+    if people is not None:
+        off = np.abs(people.keypoints + 1 - positions)[(people.visible > 0) & counted]
+        if off.size and np.median(off) > 1:
+            raise UserError(f"{ground_truth}: its people are not the annotations': their joints are elsewhere")
     unit = np.linalg.norm(boxes[1] - boxes[0], axis=0) * HEAD_FRACTION
     distance = np.linalg.norm(predictions + 1 - positions, axis=2) / unit[:, None]
     counted[:, [MPII.keypoints.index("pelvis"), MPII.keypoints.index("thorax")]] = False

@@ -24,7 +24,7 @@ class Protocol:
     people: P ground-truth People, for `accuracy` those predicted (in a detector's boxes, perhaps)
     keypoints: (P, K, 2) in picture pixels, scores: (P, K), predicted
     results: a list in COCO's results format; for MPII and LSP one result per person, in the order of `people`
-    ground_truth: the path of COCO's annotations (JSON) or of MPII's ground truth (gt_valid.mat); None for LSP
+    ground_truth: of `data.readers.ground_truth`, or the path of COCO's annotations
     """
 
     metric: str  # by which runs are compared
@@ -92,10 +92,11 @@ class PCKh(CorrectKeypoints):
     """MPII: PCKh at half a head."""
 
     def accuracy(self, people, keypoints, scores, ground_truth):
-        return pckh(_in_order(keypoints, people)[0], ground_truth)
+        keypoints, people = _in_order(keypoints, people)
+        return pckh(keypoints, ground_truth, people)
 
     def right(self, keypoints, people, ground_truth):
-        distance, counted = head_distances(keypoints, ground_truth)
+        distance, counted = head_distances(keypoints, ground_truth, people)
         return distance <= PCKH_WITHIN, counted
 
 

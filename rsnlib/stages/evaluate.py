@@ -9,7 +9,7 @@ import torch
 from rsnlib.config import load_params, project_root
 from rsnlib.data.geometry import crop_matrix, evaluation_region, transform
 from rsnlib.data.images import read_image, warp
-from rsnlib.data.readers import ground_truth_path, read_detections, read_people, withheld
+from rsnlib.data.readers import ground_truth, read_detections, read_people, withheld
 from rsnlib.device import default_device
 from rsnlib.errors import UserError
 from rsnlib.fast import fuse
@@ -41,10 +41,10 @@ def evaluate(dataset, model, seed):
     else:
         people = evaluation_people(dataset)
         predicted = predict_people([network], people, settings.margin, WAYS, settings.blur)
-    judge, ground_truth = _judge(settings, settings.splits["val"])
+    judge, truth = _judge(settings, settings.splits["val"], store.people)
     judged = {}
     for way, keypoints, scores in zip(WAYS, *predicted, strict=True):
-        judged[way] = judge_predictions(judge, ground_truth, options, people, keypoints, scores)
+        judged[way] = judge_predictions(judge, truth, options, people, keypoints, scores)
     results, metrics = judged[options.flip_test, options.decoding]
     write_results(predictions_path(dataset, model, seed), results)
     write_json(metrics_path(dataset, model, seed), metrics)
@@ -52,8 +52,8 @@ def evaluate(dataset, model, seed):
         {"flip_test": str(flip_test).lower(), "decoding": decoding, **judged[flip_test, decoding][1]}
         for flip_test, decoding in WAYS
     ]
-    found = {"variants": pd.DataFrame(variants), **judge.diagnose(store.people, results, ground_truth)}
-    found["draws"] = pd.DataFrame({judge.metric: judge.resample(store.people, results, ground_truth)})
+    found = {"variants": pd.DataFrame(variants), **judge.diagnose(store.people, results, truth)}
+    found["draws"] = pd.DataFrame({judge.metric: judge.resample(store.people, results, truth)})
     for name, table in found.items():
         with whole_file(evaluation_path(dataset, model, seed, name), "w") as file:
             table.to_csv(file, index=False, lineterminator="\n")
@@ -68,9 +68,17 @@ def evaluate(dataset, model, seed):
     return metrics
 
 
-def _judge(settings, split):
-    """Return the Protocol of a data set, and the file that predictions of a split are judged by."""
-    return protocol(settings.reader), ground_truth_path(project_root() / settings.root, settings.reader, split)
+def _judge(settings, split, people):
+    """Return the Protocol of a data set, and what predictions are judged by as the `people` of a split were read."""
+    return protocol(settings.reader), ground_truth(project_root() / settings.root, settings.reader, split, people)
+
+
+def annotated_people(dataset, split=None):
+    """Return the people of a split's annotations, None: of the validation split."""
+    params = load_params()
+    settings = params.dataset(dataset)
+    folder, split = project_root() / settings.root, split or settings.splits["val"]
+    return read_people(folder, settings.reader, split, settings.unusable, params.skeleton(settings))
 
 
 def evaluation_people(dataset, split=None, detections=None, min_score=0):
@@ -82,28 +90,26 @@ def evaluation_people(dataset, split=None, detections=None, min_score=0):
     params = load_params()
     settings = params.dataset(dataset)
     folder, split = project_root() / settings.root, split or settings.splits["val"]
-    if detections is None and settings.detections != "none":
-        detections = folder / settings.detections
-    skeleton = params.skeleton(settings)
-    if detections is None:
-        return read_people(folder, settings.reader, split, settings.unusable, skeleton)
+    if detections is None and settings.detections == "none":
+        return annotated_people(dataset, split)
+    detections = detections or folder / settings.detections
     if settings.reader != "coco":
         raise UserError(f"{detections}: detections are for data sets in COCO's format, which {dataset} is not")
-    return read_detections(detections, folder, split, skeleton, min_score)
+    return read_detections(detections, folder, split, params.skeleton(settings), min_score)
 
 
-def judge_predictions(judge, ground_truth, options, people, keypoints, scores, annotated=True):
-    """Return predictions in COCO's results format, each with its person's id as "person_id", and their metrics (None
-    where people are not annotated), after the suppression that `options`, config.Evaluate, ask for.
+def judge_predictions(judge, truth, options, people, keypoints, scores):
+    """Return predictions in COCO's results format, each with its person's id as "person_id", and their metrics, after
+    the suppression that `options`, config.Evaluate, ask for.
 
-    judge: Protocol; ground_truth: the file that it judges by; people: P; keypoints: (P, K, 2); scores: (P, K)
+    judge: Protocol, None: for no metrics; truth: what it judges by; people: P; keypoints: (P, K, 2); scores: (P, K)
     """
     if options.nms != "none" and people.skeleton.sigmas:
         people, keypoints, scores = suppress(people, keypoints, scores, options.nms, options.nms_threshold)
     results = coco_results(people.image_ids, keypoints, scores, people.scores, people.boxes, people.categories)
     for result, person in zip(results, people.ids.tolist(), strict=True):
         result["person_id"] = person
-    return results, judge.accuracy(people, keypoints, scores, ground_truth) if annotated else None
+    return results, judge and judge.accuracy(people, keypoints, scores, truth)
 
 
 def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0):
@@ -127,9 +133,11 @@ def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0)
     margin, blur = about.get("margin", settings.margin), about.get("blur", settings.blur)
     decoding = decoding_of(models[0]) if options.decoding == "quarter" else options.decoding
     (keypoints,), (scores,) = predict_people(models, people, margin, [(options.flip_test, decoding)], blur)
-    split = split or settings.splits["val"]
-    annotated = not withheld(settings.reader, split)
-    return judge_predictions(*_judge(settings, split), options, people, keypoints, scores, annotated)
+    split, judge = split or settings.splits["val"], (None, None)
+    if not withheld(settings.reader, split):
+        in_boxes = detections or settings.detections != "none"
+        judge = _judge(settings, split, annotated_people(dataset, split) if in_boxes else people)
+    return judge_predictions(*judge, options, people, keypoints, scores)
 
 
 def predicted_crops(dataset, model, seed, count):

@@ -12,7 +12,7 @@ from dvclive import Live
 
 import rsnlib
 from rsnlib.config import load_params, project_root
-from rsnlib.data.readers import ground_truth_path
+from rsnlib.data.readers import ground_truth
 from rsnlib.device import choose_precision, default_device
 from rsnlib.errors import UserError
 from rsnlib.files import fingerprint, write_json
@@ -60,11 +60,11 @@ def train(dataset, model, seed):
         torch.__version__,
     )
     judge = protocol(settings.reader)
-    ground_truth = ground_truth_path(project_root() / settings.root, settings.reader, settings.splits["val"])
+    truth = ground_truth(project_root() / settings.root, settings.reader, settings.splits["val"], validation.people)
 
     def validate(network):
         (keypoints,), (scores,) = predict_store(network, validation, [(False, "quarter")])
-        metrics = judge.accuracy(validation.people, keypoints, scores, ground_truth)
+        metrics = judge.accuracy(validation.people, keypoints, scores, truth)
         return {f"val_{judge.metric}": metrics[judge.metric]}
 
     torch.manual_seed(seed)

@@ -1,5 +1,6 @@
 """Readers: files as their authors publish them -> People."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 from rsnlib.data.images import check_images
 from rsnlib.data.readers import coco, lsp, mpii
 from rsnlib.data.readers.detections import read_detections
+from rsnlib.data.skeletons import COCO
 from rsnlib.errors import UserError
 
-__all__ = ["annotations_path", "ground_truth_path", "read_detections", "read_people", "withheld"]
+__all__ = ["annotations_path", "ground_truth", "read_detections", "read_people", "withheld"]
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,23 @@ class Reader:
     read: function of the annotation file, the images folder and the split (and, if any skeleton, `skeleton`) -> People
     files: function of the split -> the paths of its annotations and of its images, below the data set's root
     skeleton: the annotations' skeleton, a name of SKELETONS; None: any
-    ground_truth: the file, below the root, that predictions are judged by; None: the People themselves
     """
 
     read: Callable
     files: Callable
     skeleton: str | None
-    ground_truth: Callable = lambda split: None
 
 
 READERS = {
-    "coco": Reader(coco.read, coco.split_files, None, lambda split: coco.split_files(split)[0]),
-    "mpii": Reader(mpii.read, lambda split: (f"annot/{split}.json", "images"), "mpii", lambda _: "annot/gt_valid.mat"),
+    "coco": Reader(coco.read, coco.split_files, None),
+    "mpii": Reader(mpii.read, lambda split: (f"annot/{split}.json", "images"), "mpii"),
     "lsp": Reader(lsp.read, lambda split: ("joints.mat", "images"), "lsp"),
     "lspet": Reader(lsp.read_extended, lambda split: ("joints.mat", "images"), "lsp"),
 }
 LISTED_REASONS = 10
 
 
-def read_people(root, reader, split, unusable="stop", skeleton=None):
+def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="annotated"):
     """Read the people of one split of the data set in folder `root`, and check their images.
 
     reader: "coco", "mpii", "lsp" or "lspet"
@@ -48,6 +48,7 @@ def read_people(root, reader, split, unusable="stop", skeleton=None):
         images/); LSP and LSPET [1, 1000], the first and last image (joints.mat, images/)
     unusable: "stop" at annotations with something wrong, or "leave out" these
     skeleton: of the annotations, for reader "coco"; None: the reader's own
+    boxes: for reader "coco", "annotated" or "keypoints": around the labelled ones
 
     Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
     stand in `People.unusable`), and where nobody usable remains. The images' paths begin with `root` as given.
@@ -62,7 +63,7 @@ def read_people(root, reader, split, unusable="stop", skeleton=None):
     if reader == "mpii" and not isinstance(split, str):
         raise UserError(f"split {split!r}: reader mpii takes a name, as in {split_files('<name>')[0]}")
     annotations, images = split_files(split)
-    own = {"skeleton": skeleton} if skeleton and not READERS[reader].skeleton else {}
+    own = {} if READERS[reader].skeleton else {"skeleton": skeleton or COCO, "boxes": boxes}
 
     root = Path(root)
     if not root.is_dir():
@@ -76,8 +77,9 @@ def read_people(root, reader, split, unusable="stop", skeleton=None):
     if people.unusable and unusable == "stop":
         raise UserError(_describe_unusable(people, root / annotations))
     if not len(people):
-        left_out = f" ({len(people.unusable)} left out as unusable)" if people.unusable else ""
-        raise UserError(f"{root / annotations}: split {split!r} has not a single usable person{left_out}")
+        reasons = Counter([*people.passed_over, *(reason for _, reason in people.unusable)]).most_common(LISTED_REASONS)
+        why = "; ".join(f"{count}: {reason}" for reason, count in reasons)
+        raise UserError(f"{root / annotations}: split {split!r} has not a single usable person ({why or 'nobody'})")
     return people
 
 
@@ -86,11 +88,12 @@ def annotations_path(root, reader, split):
     return Path(root) / READERS[reader].files(split)[0]
 
 
-def ground_truth_path(root, reader, split):
-    """Return the path of the file that predictions of `split` are judged by: COCO's annotations, MPII's gt_valid.mat;
-    None for LSP and LSPET, whose ground truth is their `People`."""
-    file = READERS[reader].ground_truth(split)
-    return file and Path(root) / file
+def ground_truth(root, reader, split, people):
+    """Return what predictions are judged by as the `people` of `split` were read: for COCO's format
+    `coco.ground_truth`, for MPII the path of gt_valid.mat; None for LSP and LSPET, where the people are enough."""
+    if reader == "coco":
+        return coco.ground_truth(annotations_path(root, reader, split), people)
+    return Path(root) / "annot/gt_valid.mat" if reader == "mpii" else None
 
 
 def withheld(reader, split):

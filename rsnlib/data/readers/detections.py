@@ -44,15 +44,15 @@ def read_detections(path, root, split, skeleton=COCO, min_score=0):
     detections = read_json(path)
     if not isinstance(detections, list):
         raise UserError(f"{path}: not a list of detections; is it a COCO results file?")
-    numbers = _numbers_by_name(images)
+    ids = _ids_by_name(images)
 
     def read_person(index, detection):
         found = _read_box(detection, categories, min_score=min_score)
         if found is None:
             return None
         image_id = detection.get("image_id")
-        if isinstance(image_id, str):
-            detection = detection | {"image_id": numbers.get(image_id, _number(image_id))}
+        if isinstance(image_id, str) and image_id not in images:
+            detection = detection | {"image_id": ids.get(image_id, _number(image_id))}
         image = coco.image_of(detection, images, folder, f"the images of {listing}")
         try:
             check_box(found[:4], image[2])
@@ -75,15 +75,15 @@ def read_detections(path, root, split, skeleton=COCO, min_score=0):
     return people
 
 
-def _numbers_by_name(images):
+def _ids_by_name(images):
     """Return {name: id} of the `images` of a COCO file, by every file name, with and without its ending, that only one
     has."""
     found = defaultdict(set)
-    for number, image in images.items():
+    for image_id, (_, image) in images.items():
         path = PurePosixPath(str(image.get("file_name")))
         for name in (path.name, path.stem, str(path)):
-            found[name].add(number)
-    return {name: numbers.pop() for name, numbers in found.items() if len(numbers) == 1}
+            found[name].add(image_id)
+    return {name: ids.pop() for name, ids in found.items() if len(ids) == 1}
 
 
 def _number(text):

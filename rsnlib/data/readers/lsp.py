@@ -4,13 +4,10 @@ image, the same 14 joints in both; the arrays have other axes and the flags the 
 import numpy as np
 
 from rsnlib.data.images import read_image_size
-from rsnlib.data.people import Person, Unusable, collect
+from rsnlib.data.people import Person, Unusable, box_around, collect
 from rsnlib.data.readers.matlab import read_matlab
 from rsnlib.data.skeletons import LSP
 from rsnlib.errors import UserError
-
-# The data sets have no boxes. Ours: the labelled joints' bounding box, enlarged by a fifth about its centre
-BOX_ENLARGEMENT = 1.2
 
 LARGEST_FILE = 2**26  # bytes, decompressed; the larger of the two data sets has 3.4 million
 
@@ -63,13 +60,9 @@ def _read(file, shape, flags, images_folder, image_name, split):
             raise Unusable("joints: a visibility flag is not 0 or 1")
         visible = np.where(joints[:, 2] == 1, flags[1], flags[0])
         labelled = visible > 0
-        if labelled.sum() < 2:
-            raise Unusable(f"joints: {labelled.sum()} labelled, a box takes at least 2")
         if not np.isfinite(joints[labelled]).all():
             raise Unusable("joints: a labelled joint's position is not finite")
-        lowest, highest = joints[labelled, :2].min(axis=0), joints[labelled, :2].max(axis=0)
-        center, size = (lowest + highest) / 2, (highest - lowest) * BOX_ENLARGEMENT
-        box, places = np.concatenate([center - size / 2, size]), np.where(labelled[:, None], joints[:, :2], 0)
+        box, places = box_around(joints[:, :2], labelled), np.where(labelled[:, None], joints[:, :2], 0)
         image = str(images_folder / image_name.format(number))
         return Person(number, number, image, read_image_size(image), box, places, visible)
 
