@@ -34,13 +34,14 @@ from rsnlib.apps.submission import write_submission
 from rsnlib.apps.videos import Video
 from rsnlib.config import load_params
 from rsnlib.data.images import read_picture
-from rsnlib.data.readers import read_detections, read_people
+from rsnlib.data.readers import ground_truth, read_detections, read_people
 from rsnlib.data.readers.detections import Detections
 from rsnlib.data.readers.mpii import read_test_images
-from rsnlib.data.skeletons import COCO
+from rsnlib.data.skeletons import COCO, Skeleton
 from rsnlib.data.store import CropStore, write_crop_store
 from rsnlib.errors import UserError
 from rsnlib.inference.predict import categories_of, skeleton_of
+from rsnlib.metrics import coco_ap, coco_results, protocol
 from rsnlib.models.attention import make_attention
 from rsnlib.models.checkpoints import load_checkpoint, load_model, save_model
 from rsnlib.models.zoo import create_model
@@ -57,6 +58,7 @@ TEXTS += ["é" * 300]
 VALUES = [*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], [None], {"": None}, [1, "2", None], {"id": 1}]
 VALUES += [list(range(51))]
 ANNOTATIONS = "set/annotations/person_keypoints_val.json"
+MOUSE = Skeleton("mouse", ("nose", "ear", "tail"), (), ((0, 1),), (0,), (0.1, 0.1, 0.2))
 PICTURE_KINDS = ["png", "jpg", "gif", "bmp", "tiff", "webp", "ppm"]
 
 
@@ -228,9 +230,19 @@ class Inputs:
             "annotations": [person | {"id": row, "image_id": 1 + row % 2} for row in (1, 2, 3)],
             "categories": [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints)}],
         }
+        few = person | {"keypoints": [10, 20.5, 2, 30, 25, 1, 0, 0, 0], "num_keypoints": 2}
+        others = [few | {"iscrowd": 1, "keypoints": [], "id": 4}, few | {"num_keypoints": 0, "bbox": None, "id": 5}]
+        three = [few | {"id": row} for row in (1, 2, 3)] + others
+        self.few_values = self.coco_values | {
+            "annotations": [each | {"image_id": 1 + each["id"] % 2} for each in three],
+            "categories": [{"id": 1, "name": "mouse", "keypoints": list(MOUSE.keypoints)}, {"id": 2, "name": "trap"}],
+        }
         joints = [[round(chance.uniform(5, 35), 1) for _ in range(2)] for _ in range(16)]
         one = {"image": "a.png", "center": [20.0, 20.0], "scale": 0.15, "joints": joints, "joints_vis": [1] * 16}
         self.mpii_values = [one, deepcopy(one)]
+        truth = {"pos_gt_src": np.stack([joints] * 2, axis=2), "jnt_missing": np.zeros((16, 2))}
+        truth |= {"headboxes_src": np.arange(8.0).reshape(2, 2, 2)}
+        (self.folder / "set/annot/gt_valid.mat").write_bytes(mat_bytes(truth))
         result = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 30, 30], "keypoints": keypoints, "score": 0.9}
         self.result_values = [dict(result) for _ in range(3)]
         values = YAML(typ="safe").load(ROOT / "params.yaml")
@@ -303,14 +315,38 @@ class Inputs:
         return path
 
     def coco(self, chance):
-        path = self._file(ANNOTATIONS, as_json(self.coco_values, chance))
-        how = chance.choice(["stop", "leave out"])
-        return lambda: read_people(self.folder / "set", "coco", "val", how), [path.name]
+        """Break annotations, read them and judge predictions that are the truth."""
+        skeleton, values = chance.choice([(COCO, self.coco_values), (MOUSE, self.few_values)])
+        path = self._file(ANNOTATIONS, as_json(values, chance))
+        how = {"unusable": chance.choice(["stop", "leave out"]), "boxes": chance.choice(["annotated", "keypoints"])}
+        diagnosed = chance.random() < 0.1
+
+        def read():
+            people = read_people(self.folder / "set", "coco", "val", skeleton=skeleton, **how)
+            judge, truth = protocol("coco"), ground_truth(self.folder / "set", "coco", "val", people)
+            scores = np.ones(people.visible.shape)
+            precision = judge.accuracy(people, people.keypoints, scores, truth)["AP"]
+            if not precision > 1 - 1e-9:
+                raise ValueError(f"the truth has an AP of {precision}")
+            given = people.image_ids, people.keypoints, scores, people.scores
+            results = coco_results(*given, categories=people.categories)
+            if diagnosed:
+                judge.diagnose(people, results, truth), judge.resample(people, results, truth)
+            if how["unusable"] == "stop":
+                coco_ap(results, path, skeleton)
+
+        return read, [path.name]
 
     def mpii(self, chance):
         path = self._file("set/annot/valid.json", as_json(self.mpii_values, chance))
         how = chance.choice(["stop", "leave out"])
-        return lambda: read_people(self.folder / "set", "mpii", "valid", how), [path.name]
+
+        def read():
+            people = read_people(self.folder / "set", "mpii", "valid", how)
+            truth = ground_truth(self.folder / "set", "mpii", "valid", people)
+            protocol("mpii").accuracy(people, people.keypoints, np.ones(people.visible.shape), truth)
+
+        return read, [path.name, "gt_valid.mat"]
 
     def lsp(self, chance):
         bomb = chance.random() < 0.02

@@ -146,6 +146,7 @@ class Dataset:
         annotations and the folder images, below root
     skeleton: of the annotations: for reader coco a built-in skeleton or one of the section `skeletons`; else the
         reader's own
+    boxes: "annotated", or "keypoints": around the labelled ones, for annotations without boxes (reader coco)
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
     input_size: height and width of the crops; more_input_sizes: others, by names that models have as their input_size
     kernels: of the target heatmaps, coarse to fine, then the last stage's finest
@@ -158,6 +159,7 @@ class Dataset:
     root: str
     splits: dict[Literal["train", "val"], str | tuple[Count, Count] | dict[Literal["annotations", "images"], str]]
     skeleton: str
+    boxes: Literal["annotated", "keypoints"]
     unusable: Literal["stop", "leave out"]
     input_size: Size
     more_input_sizes: dict[Name, Size]
@@ -185,9 +187,11 @@ class Dataset:
         return value
 
     @pydantic.model_validator(mode="after")
-    def _own_detections(self):
+    def _boxes_of_the_reader(self):
         if self.detections != "none" and self.reader != "coco":
             raise ValueError("detections: must be none; a detector's boxes are for data sets in COCO's format")
+        if self.boxes != "annotated" and self.reader != "coco":
+            raise ValueError("boxes: must be annotated; the reader has its own")
         return self
 
 

@@ -141,6 +141,10 @@ def test_a_file_of_anyones_is_judged_but_not_with_somebody_unusable_in_it(data_s
     ("people", "categories"),
     [
         ([somebody(1)], [{"id": 1, "name": "Person", "keypoints": list(COCO.keypoints)}]),
+        (
+            [somebody(1)],
+            [{"id": 1, "name": "human", "keypoints": [name.replace("_", " ").title() for name in COCO.keypoints]}],
+        ),
         ([somebody(1)], [{"id": 1, "name": "face", "keypoints": []}]),
         ([somebody(1)], [{"id": 1, "name": "anybody", "keypoints": None}]),
         ([somebody(1)], [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]),
@@ -162,6 +166,11 @@ def test_coordinates_of_a_keypoint_that_is_not_labelled_mean_nothing(data_set, n
     folder = data_set([somebody(1, keypoints=[20, 20, 2, 30, 30, 1] + [nothing, nothing, 0] * 15)])
     people = read(folder)
     assert people.keypoints[0, :3].tolist() == [[20, 20], [30, 30], [0, 0]] and judged(folder, people) == 1
+
+
+def test_normalised_boxes_are_refused(data_set):
+    with pytest.raises(UserError, match="a.json: its boxes look normalised"):
+        read(data_set([somebody(1, bbox=[0.1, 0.2, 0.5, 0.4])]))
 
 
 def test_a_byte_order_mark_is_no_fault(data_set):

@@ -78,7 +78,7 @@ def annotated_people(dataset, split=None):
     params = load_params()
     settings = params.dataset(dataset)
     folder, split = project_root() / settings.root, split or settings.splits["val"]
-    return read_people(folder, settings.reader, split, settings.unusable, params.skeleton(settings))
+    return read_people(folder, settings.reader, split, settings.unusable, params.skeleton(settings), settings.boxes)
 
 
 def evaluation_people(dataset, split=None, detections=None, min_score=0):

@@ -24,7 +24,8 @@ def prepare(dataset):
     people = {}
     for split in ("train", "val"):
         given = settings.splits[split]
-        found = read_people(root / settings.root, settings.reader, given, settings.unusable, params.skeleton(settings))
+        how = settings.unusable, params.skeleton(settings), settings.boxes
+        found = read_people(root / settings.root, settings.reader, given, *how)
         if not found.visible.any():
             raise UserError(f"params.yaml: datasets.{dataset}.splits.{split}: nobody in it has a labelled keypoint")
         # paths as the project sees them: the store is the same bytes wherever the project lies

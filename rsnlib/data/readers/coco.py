@@ -5,7 +5,16 @@ from contextlib import suppress
 
 import numpy as np
 
-from rsnlib.data.people import Person, Unusable, box_around, collect, finite_numbers, image_inside, whole_number
+from rsnlib.data.people import (
+    Person,
+    Unusable,
+    box_around,
+    check_pixels,
+    collect,
+    finite_numbers,
+    image_inside,
+    whole_number,
+)
 from rsnlib.data.skeletons import COCO
 from rsnlib.errors import UserError
 from rsnlib.files import read_json
@@ -35,7 +44,7 @@ def read(annotations_file, images_folder, split, skeleton=COCO, boxes="annotated
     """Read the people (or hands, animals, ...) of one file that have a labelled keypoint, as in the released RSN code:
     crowds, those without keypoints and categories with another skeleton are passed over.
 
-    images_folder: None: whatever the pictures are, as who judges predictions does not see them
+    images_folder: None: whatever the pictures are, which predictions are judged without
     boxes: "annotated", or "keypoints": around the labelled ones (`people.box_around`), as is then the area of those who
         have none
 
@@ -83,28 +92,31 @@ def read(annotations_file, images_folder, split, skeleton=COCO, boxes="annotated
     named = (
         (annotation.get("id", f"annotations[{index}]"), annotation) for index, annotation in enumerate(annotations)
     )
-    return collect(skeleton, named, read_person)
+    people = collect(skeleton, named, read_person)
+    if boxes == "annotated":
+        check_pixels(annotations_file, people.boxes)
+    return people
 
 
 def ground_truth(annotations_file, people):
     """Return what pycocotools judges by, a dict: the `people` that were read from a file, with ids from 1 in their
     order, then everyone else in the file, to be ignored.
 
-    Predictions near somebody ignored are ignored, too: as near as what is readable of the annotation can tell. Images
-    have the ids of `people.image_ids`, and the file's as text under "name".
+    A prediction that fits somebody ignored, as far as the annotation is readable, is ignored, too. Images have the ids
+    of `people.image_ids`, and the file's as text under "name".
     """
     content = read_json(annotations_file)
     images = images_by_id(annotations_file, content)
     categories = category_ids(annotations_file, content, people.skeleton)
     annotations = _records(annotations_file, content, "annotations")
-    ids, counted, labelled = _numbers(annotations), set(people.ids.tolist()), people.visible > 0
+    ids, counted = _numbers(annotations), set(people.ids.tolist())
     columns = {
         "image_id": people.image_ids,
         "category_id": people.categories,
         "bbox": people.boxes,
         "area": people.areas,
         "keypoints": np.concatenate([people.keypoints, people.visible[..., None]], axis=2).reshape(len(people), -1),
-        "num_keypoints": labelled.sum(axis=1),
+        "num_keypoints": (people.visible > 0).sum(axis=1),
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     truth = [dict(zip(columns, row), iscrowd=0) for row in rows]
@@ -200,7 +212,7 @@ def images_by_id(file, content):
 def image_of(entry, images, folder, where="the file's images"):
     """Return the image of an annotation or detection: number, path and size (height, width). Raises Unusable.
 
-    images: of `images_by_id`; folder: None: the path and the size of no image, in which every box lies
+    images: of `images_by_id`; folder: None: for a size in which every box lies, and no path
     """
     name = _text(entry, "image_id")
     if name not in images:
@@ -217,14 +229,15 @@ def image_of(entry, images, folder, where="the file's images"):
 
 def category_ids(file, content, skeleton):
     """Return the ids of the categories of a COCO file that have the skeleton: all whose keypoints are its own, whatever
-    their names (AP-10K: one per species); where no category names keypoints, the only one or the person.
+    the categories' names (AP-10K: one per species); where none names keypoints, the only category or the person.
 
-    Of a category that goes on after the skeleton's keypoints, the annotations tell (Human-Art: 21 names, 17 keypoints).
+    Keypoints may be spelled differently (AIC: "Head top" for "head_top"), and more may follow that the annotations do
+    not have (Human-Art: 21 names, 17 keypoints).
     """
     categories = _records(file, content, "categories")
     named = [category for category in categories if category.get("keypoints")]
-    own = list(skeleton.keypoints)
-    found = [category for category in named if _listed(category["keypoints"])[: len(own)] == own]
+    own = _spelled(skeleton.keypoints)
+    found = [category for category in named if _spelled(_listed(category["keypoints"]))[: len(own)] == own]
     if not named:
         found = categories if len(categories) == 1 else [each for each in categories if each.get("name") == "person"]
     if not found:
@@ -233,7 +246,7 @@ def category_ids(file, content, skeleton):
         raise UserError(
             f"{file}: key `categories`: none has the keypoints of the skeleton {skeleton.name}, in their order; a data "
             f"set with other keypoints says so with `skeleton` in params.yaml.\n"
-            f"  {skeleton.name}: {', '.join(own)}\n  in the file: {theirs or 'no categories'}"
+            f"  {skeleton.name}: {', '.join(skeleton.keypoints)}\n  in the file: {theirs or 'no categories'}"
         )
     if any(type(category.get("id")) is not int for category in found):
         raise UserError(f"{file}: key `categories`: key `id` is missing or not a whole number")
@@ -242,3 +255,7 @@ def category_ids(file, content, skeleton):
 
 def _listed(keypoints):
     return keypoints if isinstance(keypoints, list) else []
+
+
+def _spelled(keypoints):
+    return [str(name).lower().replace(" ", "_").replace("-", "_") for name in keypoints]
