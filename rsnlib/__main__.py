@@ -9,7 +9,7 @@ from rsnlib.errors import Stopped, UserError
 
 sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's optional grammar of addresses, a second to import
 
-WEIGHTS = "a file of weights, or a name that the command `weights` lists"
+WEIGHTS = "a file of weights, of ours, the released code or MMPose, or a name that the command `weights` lists"
 
 
 def main():
@@ -86,6 +86,11 @@ def command_line():
     argument = add(export)
     argument("weights", help=WEIGHTS)
     argument("onnx", help="the file to write")
+
+    argument = add(convert)
+    argument("weights", help=WEIGHTS)
+    argument("output", help="the file to write, .safetensors for ours")
+    argument("--format", choices=["rsn", "mmpose"], help="for other code: the released RSN or MSPN code's, or MMPose's")
 
     argument = add(bench)
     argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
@@ -164,21 +169,44 @@ def submit(results, dataset, split, algorithm, output):
 def predict(weights, inputs, output, **chosen):
     """Draw the poses of people in pictures and videos."""
     from rsnlib.apps.overlays import predict_files
-    from rsnlib.apps.weights import load_model
 
-    if problems := predict_files(load_model(weights), inputs, output, **chosen):
+    if problems := predict_files(_load(weights), inputs, output, **chosen):
         raise UserError("\nerror: ".join(problems))
 
 
 def export(weights, onnx):
     """Write trained weights as ONNX."""
     from rsnlib.apps.onnx import export_onnx
-    from rsnlib.apps.weights import load_model
 
-    model = load_model(weights)
+    model = _load(weights)
     difference = export_onnx(model, onnx)
     size = "x".join(map(str, model.input_size))
     print(f"{onnx}: {size} images, within {difference:.0e} of the network's highest peak")
+
+
+def convert(weights, output, format):
+    """Write weights in the format of ours or of other code."""
+    from rsnlib.models.checkpoints import save_checkpoint, save_model
+
+    if output.endswith(".safetensors") == bool(format):
+        raise UserError(f"{output}: ours are named .safetensors, others' otherwise and with --format rsn or mmpose")
+    model = _load(weights)
+    if format:
+        save_checkpoint(model, output, format)
+    else:
+        save_model(model, output, model.about)
+
+
+def _load(weights):
+    """Return the network of a file or a name; of another's file, print what it was taken for."""
+    from rsnlib.apps.weights import load_model
+
+    model = load_model(weights)
+    if "source" in model.about:
+        words = f"{model.about['model']}, {model.keypoints} keypoints, weights of {model.about['source']}"
+        assumed = f"; {model.about['assumed']}" if "assumed" in model.about else ""
+        print(f"{weights}: {words}{assumed}", file=sys.stderr)
+    return model
 
 
 def bench(**chosen):

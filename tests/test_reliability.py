@@ -129,17 +129,16 @@ def test_files_that_decompress_to_gigabytes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "weight"),
-    [
-        ("sparse", torch.ones(2, 2).to_sparse()),
-        ("meta", torch.ones(2, 2, device="meta")),
-        ("complex", torch.ones(2, 2, dtype=torch.complex64)),
-    ],
+    "weight",
+    [torch.ones(2, 2).to_sparse(), torch.ones(2, 2, device="meta"), torch.ones(2, 2, dtype=torch.complex64)],
+    ids=["sparse", "meta", "complex"],
 )
-def test_tensors_that_are_no_plain_numbers_are_named(tmp_path, kind, weight):
-    torch.save({"weight": weight, "bias": torch.ones(2)}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=rf"a\.pth .*weight is (stored as .*)?{kind}"):
-        load_checkpoint(torch.nn.Linear(2, 2), tmp_path / "a.pth")
+def test_tensors_that_are_no_plain_numbers_are_named(tmp_path, weight):
+    state = {"weight": weight, "bias": torch.ones(2)}
+    torch.save(state, tmp_path / "a.pth")
+    for given in (tmp_path / "a.pth", state):
+        with pytest.raises(UserError, match="weight is not stored as plain real numbers"):
+            load_checkpoint(torch.nn.Linear(2, 2), given)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The networks by name, each from one description."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from rsnlib.errors import UserError
 from rsnlib.models.attention import ATTENTIONS
@@ -105,6 +105,14 @@ ZOO = {
 def list_models():
     """Return every name that `create_model` knows."""
     return list(ZOO)
+
+
+def describe(architecture):
+    """Return the name of an Architecture or, of one without a name, its fields that are not RSN-18's, in words."""
+    if names := [name for name, known in ZOO.items() if known == architecture]:
+        return names[0]
+    fields = asdict(architecture).items()
+    return ", ".join(f"{name} {value}" for name, value in fields if name == "block" or value != getattr(RSN18, name))
 
 
 def create_model(model, keypoints=17, input_size=(256, 192)):
