@@ -3,8 +3,6 @@
 import contextlib
 import itertools
 import json
-import signal
-import threading
 from pathlib import Path
 
 import cv2
@@ -27,6 +25,7 @@ from rsnlib.inference.boxes import check_boxes, find_people
 from rsnlib.inference.predict import categories_of, predict_batches, see, skeleton_of
 from rsnlib.metrics import coco_results
 from rsnlib.report.drawing import SIDES, limb_side
+from rsnlib.training.states import termination
 
 # the lowest scores of boxes and keypoints that are drawn; 0.5 is a keypoint of which the network saw nothing
 SURE_BOX = 0.5
@@ -99,7 +98,7 @@ def predict_files(
     count, paths = itertools.count(1), overlay_paths(files, output)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    with _interruption() as interrupted, whole_file(output / "poses.json", "w") as poses_json:
+    with termination() as interrupted, whole_file(output / "poses.json", "w") as poses_json:
         seen = ahead(sources(files, every, interrupted, given_up), look, THREADS + 1, THREADS)
         batches = ahead(predict_batches(model, seen, flip_test, decoding), lambda batch: batch, 1)
         by_file = itertools.groupby(itertools.chain.from_iterable(batches), lambda found: found[0].about.file)
@@ -136,24 +135,6 @@ def _sizes(files):
         with contextlib.suppress(UserError, Unusable):
             sizes[file] = Video(file).size if is_video(file) else read_image_size(file)
     return sizes
-
-
-@contextlib.contextmanager
-def _interruption():
-    """Yield an event that Ctrl-C sets, instead of ending the process; a second Ctrl-C does. Outside the main thread,
-    where signals do not arrive, the event is never set."""
-    event, hears = threading.Event(), threading.current_thread() is threading.main_thread()
-
-    def stop(*_):
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop) if hears else None
-    try:
-        yield event
-    finally:
-        if hears:
-            signal.signal(signal.SIGINT, before)
 
 
 def _with_bar(file, pictures):
