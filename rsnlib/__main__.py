@@ -44,6 +44,9 @@ def command_line():
     argument("--val", type=int, default=400, metavar="N", help="validation people (default 400)")
     argument("--seed", type=int, default=0)
 
+    argument = add(digest)
+    argument("--dataset", required=True)
+
     argument = add(notebook)
     argument("name", help="prepare, train, evaluate, tables, figures or networks")
     argument("--dataset")
@@ -116,6 +119,13 @@ def demo(folder, train, val, seed):
     from rsnlib.demo.annotate import draw_people
 
     draw_people(folder, train, val, seed)
+
+
+def digest(dataset):
+    """Write the digest of a data set's files, by which the pipeline knows them."""
+    from rsnlib.stages.digest import write_digest
+
+    write_digest(dataset)
 
 
 def notebook(name, **given):

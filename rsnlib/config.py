@@ -29,6 +29,7 @@ RENAMED = {
     r"datasets\.[^.]+\.schedule": "is called `recipe` now",
     r"datasets\.[^.]+\.recipe\.(epochs|iterations)": "is called `length` now: {epochs: 8} or {iterations: 96000}",
     r"datasets\.[^.]+\.enlarge": "is called `margin` now",
+    r"datasets\.[^.]+\.root": "is gone: run.datasets gives the folder, {name: folder}; of others it is data/<name>",
     r"train\.epochs": "is gone: set the recipe's `length`, as in datasets.demo.recipe.length.epochs",
     r"evaluate\.detections": "is a key of each data set now: `detections: none`, or a file below the data set's root",
 }
@@ -142,12 +143,14 @@ class Recipe:
 class Dataset:
     """One data set: its files, its crops, and how networks learn from it and are judged on it.
 
-    root: the folder; splits: the reader's names of the training and validation people or, for reader coco, their files:
-        annotations and the folder images, below root
+    splits: the reader's names of the training and validation people or, for reader coco, their files: annotations and
+        the folder images, below the data set's folder
     skeleton: of the annotations: for reader coco a built-in skeleton or one of the section `skeletons`; else the
         reader's own
     boxes: "annotated", or "keypoints": around the labelled ones, for annotations without boxes (reader coco)
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
+    exif: photos that their camera marked as rotated are turned where the annotations' size says so; "ignore" or "apply"
+        decides where either size fits
     input_size: height and width of the crops; more_input_sizes: others, by names that models have as their input_size
     kernels: of the target heatmaps, coarse to fine, then the last stage's finest
     margin: of the boxes in evaluation, fractions of width and height; blur: kernel of the decoder's Gaussian
@@ -156,11 +159,11 @@ class Dataset:
     """
 
     reader: str
-    root: str
     splits: dict[Literal["train", "val"], str | tuple[Count, Count] | dict[Literal["annotations", "images"], str]]
     skeleton: str
     boxes: Literal["annotated", "keypoints"]
     unusable: Literal["stop", "leave out"]
+    exif: Literal["ignore", "apply"]
     input_size: Size
     more_input_sizes: dict[Name, Size]
     kernels: Kernels
@@ -242,11 +245,21 @@ class SkeletonDefinition:
 
 @dataclass(config=strict)
 class Run:
-    """Runs that `dvc repro` regenerates: every model on every data set from every seed."""
+    """Runs that `dvc repro` regenerates: every model on every data set from every seed.
 
-    datasets: Annotated[tuple[Name, ...], AfterValidator(lambda names: _once(names))]
+    datasets: names and the folder of each, absolute or from the project's
+    """
+
+    datasets: dict[Name, Annotated[str, Field(min_length=1)]]
     models: Lines
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
+
+    @pydantic.field_validator("datasets", mode="before")
+    @classmethod
+    def _with_folders(cls, value):
+        if isinstance(value, list):
+            raise ValueError("is a mapping now, of names to folders: {demo: data/demo}")
+        return value
 
     @pydantic.field_validator("models", mode="before")
     @classmethod
@@ -331,6 +344,10 @@ class Params:
         if line is None and name not in ZOO:
             raise UserError(f"params.yaml: run.models has no {name!r}; it has {', '.join(self.run.models)}")
         return make_model(name, line or {}, f"params.yaml: {name}")
+
+    def folder(self, name):
+        """Return the folder of a data set, absolute or from the project's: data/<name> unless run.datasets says so."""
+        return self.run.datasets.get(name, f"data/{name}")
 
     def skeleton(self, settings):
         """Return the Skeleton of a Dataset."""

@@ -54,9 +54,9 @@ def committed():
 
 
 @pytest.fixture(scope="session")
-def demo_settings(committed, demo_folder):
-    """The committed settings of the demo data, for `demo_folder` and crops of 64 x 64."""
-    return replace(committed.dataset("demo"), root=str(demo_folder), input_size=(64, 64))
+def demo_settings(committed):
+    """The committed settings of the demo data, for crops of 64 x 64."""
+    return replace(committed.dataset("demo"), input_size=(64, 64))
 
 
 @pytest.fixture
@@ -151,6 +151,7 @@ def make_people():
             areas=boxes[:, 2] * boxes[:, 3],
             scores=np.ones(count),
             categories=np.ones(count, int),
+            upright=np.zeros(count, bool),
         )
 
     return make

@@ -115,6 +115,8 @@ def test_an_unknown_key_is_named(load_changed, level):
         ("datasets.demo.recipe.epochs", 8, "datasets.demo.recipe.epochs: is called `length` now"),
         ("train.epochs", 3, "train.epochs: is gone: set the recipe.s `length`"),
         ("evaluate.detections", {}, "evaluate.detections: is a key of each data set now"),
+        ("datasets.demo.root", "/mnt/demo", "datasets.demo.root: is gone: run.datasets gives the folder"),
+        ("run.datasets", ["demo"], "run.datasets: .*is a mapping now, of names to folders"),
         ("run.models", ["rsn18"], "run.models: .*is a mapping now"),
     ],
 )
@@ -126,11 +128,11 @@ def test_an_old_key_is_told_its_new_name(load_changed, key, value, today):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("run.datasets", "demo"),  # no list
+        ("run.datasets", "demo"),  # no folder
         ("run.seeds", [True]),
         ("run.models", {"rsn18": 1}),
         ("datasets.demo.reader", "imagenet"),
-        ("datasets.demo.root", 3),
+        ("run.datasets.demo", 3),
         ("datasets.demo.unusable", "ignore"),
         ("datasets.demo.splits", {"train": "train2017"}),  # no val
         ("datasets.demo.splits", {"train": {"annotations": "a.json"}, "val": "val2017"}),  # no images
@@ -198,7 +200,7 @@ def test_names_that_make_no_file_names_are_refused(committed, load_changed, name
 
 def test_what_is_run_must_exist(load_changed):
     with pytest.raises(UserError, match="datasets has no 'cocoa'; it has .*coco"):
-        load_changed("run.datasets", ["cocoa"])
+        load_changed("run.datasets", {"cocoa": "data/cocoa"})
     with pytest.raises(UserError, match="run.models.rsn19: network 'rsn19' is unknown"):
         load_changed("run.models", {"rsn19": {}})
 
@@ -281,7 +283,7 @@ def test_a_data_sets_skeleton_must_exist_and_be_for_its_reader(load_changed, dat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("run: {datasets: [demo", "not valid YAML.*line 1"),
+        ("run: {datasets: {demo: data/demo", "not valid YAML.*line 1"),
         ("train: 1\ntrain: 2\n", "not valid YAML.*duplicate"),
         ("- a list", "the file"),
         ("", "the file"),

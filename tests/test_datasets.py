@@ -97,9 +97,9 @@ def test_coco_person_is_read_as_written(tmp_path):
     assert people.boxes.tolist() == [[10, 5, 20, 30]]
     assert people.keypoints[0, :3].tolist() == [[12, 13], [14, 11], [0, 0]]
     assert people.visible[0, :3].tolist() == [2, 1, 0]
-    kinds = {"images": "U", "boxes": "f", "keypoints": "f", "areas": "f", "scores": "f"}
+    kinds = {"images": "U", "boxes": "f", "keypoints": "f", "areas": "f", "scores": "f", "upright": "b"}
     for name, array in people.arrays.items():
-        assert array.dtype.kind == kinds.get(name, "i") and (array.dtype.kind == "U" or array.dtype.itemsize == 8)
+        assert array.dtype.kind == kinds.get(name, "i") and (array.dtype.kind in "Ub" or array.dtype.itemsize == 8)
 
 
 def test_coco_takes_all_training_people_and_passes_over_the_rest(tmp_path):

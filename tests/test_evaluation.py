@@ -221,7 +221,8 @@ def project(tmp_path, monkeypatch, committed):
     shutil.copytree(project_root() / "rsnlib", tmp_path / "rsnlib", ignore=shutil.ignore_patterns("__pycache__"))
 
     def make(root, dataset="coco", detections="none", **evaluate):
-        values["datasets"][dataset] |= {"root": str(root), "detections": detections}
+        values["run"]["datasets"] = {dataset: str(root)}
+        values["datasets"][dataset]["detections"] = detections
         values["evaluate"] |= evaluate
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
@@ -424,7 +425,7 @@ def judged(demo_folder, people, tmp_path, monkeypatch):
 
     def make(seeds=1, boxes="ground truth", models=("rsn18", "rsn18-prm")):
         lines = {model: {} for model in models}
-        values["run"] = {"datasets": ["demo"], "models": lines, "seeds": list(range(seeds))}
+        values["run"] = {"datasets": {"demo": "data/demo"}, "models": lines, "seeds": list(range(seeds))}
         YAML(typ="safe").dump(values, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
         annotations = demo_folder / "annotations/person_keypoints_val2017.json"

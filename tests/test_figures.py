@@ -308,7 +308,10 @@ def test_runs_stand_beside_published_networks_of_the_same_data_alone(project):
     for folder in ("work/crops", "work/models", "work/predictions", "results"):  # as if they were COCO's
         shutil.copytree(project / folder / "demo", project / folder / "coco")
     params = YAML(typ="safe").load(project / "params.yaml")
-    params["datasets"]["coco"], params["run"]["datasets"] = params["datasets"]["demo"], ["demo", "coco"]
+    params["datasets"]["coco"], params["run"]["datasets"] = (
+        params["datasets"]["demo"],
+        {"demo": "data/demo", "coco": "data/coco"},
+    )
     YAML().dump(params, project / "params.yaml")
     costs = figures_stage.costs("coco")
     pd.testing.assert_frame_equal(costs[costs["source"] == "this run"].reset_index(drop=True), ours)

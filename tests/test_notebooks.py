@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 SITE = STAGES.pop("site")  # made of the others' notebooks
+DIGEST = STAGES.pop("digest")["do"]
 FOR_A_PERSON = {"explore", "predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
 
@@ -96,6 +97,7 @@ def test_what_a_stage_reads_of_the_others_they_write():
         return {path for path in paths if path.startswith(("work/", "results/"))}
 
     written = set().union(*(folders(stage, key) for stage in STAGES for key in ("outs", "metrics", "plots")))
+    written |= {path.replace("${key}", "${item.dataset}") for path in DIGEST["outs"]}
     for stage in STAGES:
         for path in folders(stage, "deps"):
             assert any(out == path or out.startswith(path + "/") for out in written), (stage, path)

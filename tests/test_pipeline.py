@@ -106,3 +106,22 @@ def test_bad_data_stops_before_any_training_with_one_message_and_is_left_alone(p
     assert f"{picture.name}" in output and "unusable: leave out" in output
     assert "Traceback" not in output and "train@" not in output
     assert picture.stat().st_size == 1000
+
+
+def test_data_may_lie_anywhere_and_serve_two_sections(project, tmp_path):
+    elsewhere = tmp_path / "other disk"
+    (project / "data" / "demo").rename(elsewhere)
+    settings = YAML().load(project / "params.yaml")["datasets"]["demo"]
+    folders = {"demo": str(elsewhere), "flipless": "../other disk"}
+    flipless = settings | {"augmentation": settings["augmentation"] | {"flip": 0}}
+    edit_params(project, {"run.datasets": folders, "datasets.flipless": flipless})
+
+    run(project, "dvc", "repro", "prepare")
+    assert {path.parent.name for path in (project / "work/crops").rglob("*.safetensors")} == {"demo", "flipless"}
+
+    moved = elsewhere.rename(tmp_path / "third")
+    edit_params(project, {"run.datasets.demo": str(moved), "run.datasets.flipless": str(moved)})
+    assert "Running stage 'prepare" not in run(project, "dvc", "repro", "prepare")  # the same files
+    picture = next((moved / "images/val2017").iterdir())
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    assert "Running stage 'prepare@flipless'" in run(project, "dvc", "repro", "prepare")

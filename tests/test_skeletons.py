@@ -97,12 +97,12 @@ def project(tmp_path_factory, birds):
     folder = tmp_path_factory.mktemp("project")
     values = YAML(typ="safe").load(project_root() / "params.yaml")
     shutil.copytree(birds, folder / "data" / "birds")
-    settings = values["datasets"]["demo"] | {"root": "data/birds", "skeleton": "bird", "splits": SPLITS}
+    settings = values["datasets"]["demo"] | {"skeleton": "bird", "splits": SPLITS}
     settings |= {"input_size": [64, 64], "recipe": settings["recipe"] | {"batch_size": 4, "length": {"epochs": 1}}}
     values["datasets"]["birds"] = settings
     values["skeletons"] = {"bird": DEFINITION}
     tiny = {"network": "res18", "depths": [1, 1, 1, 1], "attention": "prm"}
-    values["run"] = {"datasets": ["birds"], "models": {"tiny": tiny}, "seeds": [0]}
+    values["run"] = {"datasets": {"birds": "data/birds"}, "models": {"tiny": tiny}, "seeds": [0]}
     values["train"]["validations"] = 1
     YAML(typ="safe").dump(values, folder / "params.yaml")
     for name in ("dvc.yaml", "rsnlib", "notebooks"):
@@ -144,6 +144,26 @@ def test_a_definition_by_names_is_the_skeleton_by_indices(in_project):
     assert [BIRD.side(index) for index in range(5)] == ["middle", "left", "right", "middle", "middle"]
     assert params.skeleton(params.dataset("demo")) == COCO
     assert params.skeleton(params.dataset("mpii")).name == "mpii"
+
+
+@pytest.mark.parametrize(
+    ("name", "keypoints", "pair", "middle"),
+    [
+        ("crowdpose", 14, ("left_ankle", "right_ankle"), "head"),
+        ("aic", 14, ("left_wrist", "right_wrist"), "neck"),
+        ("ap10k", 17, ("left_back_paw", "right_back_paw"), "root_of_tail"),
+        ("halpe26", 26, ("left_heel", "right_heel"), "hip"),
+        ("coco-wholebody", 133, ("left_pinky_finger4", "right_pinky_finger4"), "face-8"),
+        ("coco-wholebody", 133, ("face-42", "face-39"), "face-30"),  # the eyes' inner corners
+    ],
+)
+def test_other_data_sets_skeletons_are_built_in(name, keypoints, pair, middle):
+    skeleton = SKELETONS[name]
+    left, right = map(skeleton.keypoints.index, pair)
+    assert len(skeleton) == len(skeleton.sigmas) == len(set(skeleton.keypoints)) == keypoints
+    assert skeleton.mirrored[left] == right and skeleton.side(left) == "left"
+    assert skeleton.side(skeleton.keypoints.index(middle)) == "middle"
+    assert {end for limb in skeleton.limbs for end in limb} <= set(range(keypoints))
 
 
 def test_a_file_says_of_its_skeleton_what_another_machine_needs():

@@ -58,7 +58,8 @@ network = lru_cache(maxsize=8)(load_model)
 def insight(dataset, weights, person):
     """Return the predict.Insight of a network into one validation person, an index."""
     people = validation_people(dataset)
-    return look_inside(network(weights), read_image(people.images[person]), people.boxes[person])
+    picture = read_image(people.images[person], people.upright[person])
+    return look_inside(network(weights), picture, people.boxes[person])
 
 
 @lru_cache(maxsize=64)

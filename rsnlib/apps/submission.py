@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import FailFast, Field, FiniteFloat, TypeAdapter, ValidationError, conlist, create_model
 from scipy.io import savemat
 
-from rsnlib.config import load_params, project_root
+from rsnlib.config import load_params
 from rsnlib.data.people import PERSON, Unusable, finite_numbers
 from rsnlib.data.readers.mpii import read_list, read_test_images
 from rsnlib.data.skeletons import COCO, MPII
 from rsnlib.errors import UserError
 from rsnlib.files import read_json, whole_file
+from rsnlib.stages.layout import data_path
 
 SPLITS = ("val2017", "test-dev2017", "test-challenge2017")
 NAME = re.compile(rf"person_keypoints_({'|'.join(SPLITS)})_([A-Za-z0-9.-]+)_results")
@@ -38,7 +39,7 @@ def submit(results, folder, dataset=None, split=None, algorithm=None):
     """
     settings = load_params().dataset(dataset) if dataset else None
     if settings and settings.reader == "mpii":
-        return write_mpii_submission(results, project_root() / settings.root, folder, split or "test")
+        return write_mpii_submission(results, data_path(dataset), folder, split or "test")
     if settings and settings.reader != "coco":
         raise UserError(f"{dataset}: there is no leaderboard for data sets of the reader {settings.reader}")
     if not (split and algorithm):

@@ -2,12 +2,13 @@
 
 import contextlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch.nn.functional import grid_sample
 from tqdm.contrib.concurrent import thread_map
 
@@ -24,15 +25,27 @@ DEVIATION = (0.229, 0.224, 0.225)
 LARGEST_PICTURE = 2**26  # pixels; the header of a file of a few kilobytes may claim any number
 LARGE_PICTURE = 2**24  # pixels; pictures with more are decoded one at a time
 LARGE = threading.Lock()
+TURNED = 5  # EXIF's orientations from 5 to 8 exchange height and width; 2, 3 and 4 keep them
 
 
-def check_images(people):
-    """Decode every image of `people` once. Returns (path, reason) of each that is missing, unreadable, cut short, or
-    of another size than `people.image_sizes`."""
-    images, first = np.unique(people.images, return_index=True)
+def check_images(people, exif="ignore"):
+    """Decode every image of `people` once. Returns the People, `upright` and `exif` set, and {path: reason} of each
+    image that is missing, unreadable, cut short, or of another size than `people.image_sizes`.
+
+    A photo that its camera marked as rotated (EXIF) is read upright where that gives it the annotations' size, as
+    stored where its stored size is theirs.
+    exif: for photos with this size both ways, "ignore": as stored, or "apply": upright
+    """
+    images, first, places = np.unique(people.images, return_index=True, return_inverse=True)
     images, sizes = images.tolist(), people.image_sizes[first].tolist()
-    reasons = thread_map(_fault_of_image, images, sizes, desc="checking images", unit="image")
-    return [(image, reason) for image, reason in zip(images, reasons, strict=True) if reason]
+    found = thread_map(_check_image, images, sizes, desc="checking images", unit="image")
+    faults = {image: fault for image, (fault, _, _) in zip(images, found) if fault}
+    upright = np.array([way == "upright" or way == "either" and exif == "apply" for _, _, way in found], bool)
+    said = {"upright": "upright, by its annotation's size", "stored": "as stored, by its annotation's size"}
+    said["either"] = f"{'upright' if exif == 'apply' else 'as stored'}, by `exif: {exif}`"
+    marked = [(image, mark, said[way]) for image, (_, mark, way) in zip(images, found) if mark > 1]
+    exif = tuple((image, f"EXIF orientation {mark}: {how}") for image, mark, how in marked)
+    return replace(people, upright=upright[places], exif=exif), faults
 
 
 @contextlib.contextmanager
@@ -50,22 +63,36 @@ def _readable(image):
         raise Unusable(f"not readable as an image ({error})") from None
 
 
-def _fault_of_image(path, expected_size):
-    """Return what is wrong with an image file, or None. `expected_size`: [height, width].
+def _check_image(path, expected_size):
+    """Return what is wrong with an image file, or None; its EXIF orientation, 1 to 8; and how it is of `expected_size`,
+    [height, width]: "stored", "upright" or "either".
 
     Decodes with Pillow because OpenCV fills the missing part of a JPEG with grey and reports nothing.
     """
     try:
         with _readable(path) as image:
-            size = [image.height, image.width]
+            size, mark = [image.height, image.width], _orientation(image)
             with LARGE if size[0] * size[1] > LARGE_PICTURE else contextlib.nullcontext():
                 image.draft("L", (1, 1))  # a JPEG: read the whole file, but decode to an eighth of its size
                 image.load()
     except Unusable as reason:
-        return str(reason)
-    if size != expected_size:
-        return f"is {size[1]} x {size[0]} pixels, its annotation says {expected_size[1]} x {expected_size[0]}"
-    return None
+        return str(reason), 1, "stored"
+    turned = size[::-1] if mark >= TURNED else size
+    if expected_size in (size, turned):
+        way = "upright" if size != expected_size else "stored" if mark == 1 or turned != size else "either"
+        return None, mark, way
+    either = f" (or turned, as EXIF says, {turned[1]} x {turned[0]})" if turned != size else ""
+    said = f"its annotation says {expected_size[1]} x {expected_size[0]}"
+    return f"is {size[1]} x {size[0]} pixels{either}, {said}", mark, "stored"
+
+
+def _orientation(image):
+    """Return the EXIF orientation of a PIL image, 1 to 8; 1, upright, where it has none that is readable."""
+    try:
+        mark = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF can raise anything, and says nothing
+        mark = None
+    return mark if mark in range(1, 9) else 1
 
 
 def read_image_size(path):
@@ -77,9 +104,13 @@ def read_image_size(path):
         raise Unusable(f"image {path}: {reason}") from None
 
 
-def read_image(path):
-    """Return an image of a data set as RGB uint8 (H, W, 3), in the orientation in which it is stored, as COCO's
-    annotations expect. Raises UserError."""
+def read_image(path, upright=False):
+    """Return an image of a data set as RGB uint8 (H, W, 3). Raises UserError.
+
+    upright: turned as its EXIF says; else in the orientation in which it is stored, as COCO's annotations expect
+    """
+    if upright:
+        return read_picture(path)
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise UserError(f"{path}: " + ("not readable as an image" if Path(path).is_file() else "no such file"))

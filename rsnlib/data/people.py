@@ -30,8 +30,10 @@ class People:
     areas: np.ndarray  # (P,) float64, pixels covered by the person (of the box where the data set has none)
     scores: np.ndarray  # (P,) float64, the box's confidence, 1 for ground truth
     categories: np.ndarray  # (P,) int64, COCO's category_id
+    upright: np.ndarray  # (P,) bool, the image is turned as its EXIF says, not read as stored
     unusable: tuple = ()  # (id, reason) of each annotation that was left out because something is wrong with it
     passed_over: tuple = ()  # the reason, for each annotation of nobody to learn from: a crowd, no labelled keypoints
+    exif: tuple = ()  # (path, how it is read) of each image that its camera marked as rotated
 
     def __len__(self):
         return len(self.ids)
@@ -104,6 +106,7 @@ def collect(skeleton, entries, read):
         areas=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3], areas),  # None becomes NaN
         scores=column("score", np.float64),
         categories=column("category", np.int64),
+        upright=np.zeros(len(rows), bool),
         unusable=tuple(unusable),
         passed_over=tuple(filter(None, passed_over)),
     )

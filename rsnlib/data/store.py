@@ -91,12 +91,14 @@ class CropStore:
         return np.array(crops, np.uint8).reshape(-1, *self.input_size, 3)
 
 
-def write_crop_store(path, people, input_size, margin, reach=None):
+def write_crop_store(path, people, input_size, margin, reach=None, root=None):
     """Write the crop store of `people`, picture by picture.
 
     input_size, margin: as for `evaluation_region`
     reach: None for an evaluation store, whose windows are the crops, exactly. Else the training store: the width and
         height of the largest crop that augmentation may take, over the box's.
+    root: folder below which the store names the pictures, so that it is the same bytes wherever they lie; None: they
+        keep their paths
     """
     order = np.argsort(people.images, kind="stable")  # a picture is read once, for all its people
     people = people.take(order)
@@ -118,7 +120,9 @@ def write_crop_store(path, people, input_size, margin, reach=None):
         arrays |= {"matrices": matrices, "center": center, "scale": scale}
         for array in arrays.values():
             digest.update(np.ascontiguousarray(array))
-        about = {"skeleton": people.skeleton.description, "input_size": list(input_size), "images": images.tolist()}
+        images = images.tolist()
+        names = [Path(image).relative_to(root).as_posix() for image in images] if root else images
+        about = {"skeleton": people.skeleton.description, "input_size": list(input_size), "images": names}
         about["fingerprint"] = fingerprint(about, digest.hexdigest())
         about["checksum"] = _checksum(about, arrays)
         arrays_file.write(safetensors.numpy.save(arrays, {"crops": json.dumps(about)}))
@@ -164,7 +168,7 @@ def _encode_windows(people, matrices, sizes, exact):
     cut, suffix, quality = (warp, ".png", PNG) if exact else (_cut_rectangle, ".jpg", JPEG)
 
     def encode(rows):
-        image = read_image(people.images[rows[0]])
+        image = read_image(people.images[rows[0]], people.upright[rows[0]])
         windows = []
         for row in range(*rows):
             window = cv2.cvtColor(cut(image, matrices[row], sizes[row]), cv2.COLOR_RGB2BGR)

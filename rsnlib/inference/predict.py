@@ -113,7 +113,8 @@ def predict_people(models, people, margin, ways=USUAL, blur=5):
     picture = lru_cache(maxsize=cores())(read_image)
 
     def cut(place):
-        image = picture(people.images[order[place]])
+        row = order[place]
+        image = picture(people.images[row], people.upright[row])
         return [warp(image, matrices[size][place], size) for size in sizes]
 
     read = pose_reader(models, largest, people.skeleton.mirrored, ways, blur)

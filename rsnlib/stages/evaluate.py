@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rsnlib.config import load_params, project_root
+from rsnlib.config import load_params
 from rsnlib.data.geometry import crop_matrix, evaluation_region, transform
 from rsnlib.data.images import read_image, warp
 from rsnlib.data.readers import ground_truth, read_detections, read_people, withheld
@@ -18,9 +18,9 @@ from rsnlib.inference.predict import WAYS, decoding_of, predict_people, predict_
 from rsnlib.metrics import coco_results, protocol, suppress
 from rsnlib.models.checkpoints import load_model
 from rsnlib.stages.artifacts import load_poses, load_run
-from rsnlib.stages.layout import evaluation_path, metrics_path, predictions_path
+from rsnlib.stages.layout import data_path, evaluation_path, metrics_path, predictions_path
 from rsnlib.stages.provenance import code_fingerprint
-from rsnlib.stages.stores import load_store, picture_paths
+from rsnlib.stages.stores import load_store, pictures
 
 
 def evaluate(dataset, model, seed):
@@ -41,7 +41,7 @@ def evaluate(dataset, model, seed):
     else:
         people = evaluation_people(dataset)
         predicted = predict_people([network], people, settings.margin, WAYS, settings.blur)
-    judge, truth = _judge(settings, settings.splits["val"], store.people)
+    judge, truth = _judge(dataset, settings, settings.splits["val"], store.people)
     judged = {}
     for way, keypoints, scores in zip(WAYS, *predicted, strict=True):
         judged[way] = judge_predictions(judge, truth, options, people, keypoints, scores)
@@ -68,17 +68,18 @@ def evaluate(dataset, model, seed):
     return metrics
 
 
-def _judge(settings, split, people):
+def _judge(dataset, settings, split, people):
     """Return the Protocol of a data set, and what predictions are judged by as the `people` of a split were read."""
-    return protocol(settings.reader), ground_truth(project_root() / settings.root, settings.reader, split, people)
+    return protocol(settings.reader), ground_truth(data_path(dataset), settings.reader, split, people)
 
 
 def annotated_people(dataset, split=None):
     """Return the people of a split's annotations, None: of the validation split."""
     params = load_params()
     settings = params.dataset(dataset)
-    folder, split = project_root() / settings.root, split or settings.splits["val"]
-    return read_people(folder, settings.reader, split, settings.unusable, params.skeleton(settings), settings.boxes)
+    folder, split = data_path(dataset), split or settings.splits["val"]
+    how = settings.unusable, params.skeleton(settings), settings.boxes, settings.exif
+    return read_people(folder, settings.reader, split, *how)
 
 
 def evaluation_people(dataset, split=None, detections=None, min_score=0):
@@ -89,13 +90,13 @@ def evaluation_people(dataset, split=None, detections=None, min_score=0):
     """
     params = load_params()
     settings = params.dataset(dataset)
-    folder, split = project_root() / settings.root, split or settings.splits["val"]
+    folder, split = data_path(dataset), split or settings.splits["val"]
     if detections is None and settings.detections == "none":
         return annotated_people(dataset, split)
     detections = detections or folder / settings.detections
     if settings.reader != "coco":
         raise UserError(f"{detections}: detections are for data sets in COCO's format, which {dataset} is not")
-    return read_detections(detections, folder, split, params.skeleton(settings), min_score)
+    return read_detections(detections, folder, split, params.skeleton(settings), min_score, settings.exif)
 
 
 def judge_predictions(judge, truth, options, people, keypoints, scores):
@@ -136,7 +137,7 @@ def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0)
     split, judge = split or settings.splits["val"], (None, None)
     if not withheld(settings.reader, split):
         in_boxes = detections or settings.detections != "none"
-        judge = _judge(settings, split, annotated_people(dataset, split) if in_boxes else people)
+        judge = _judge(dataset, settings, split, annotated_people(dataset, split) if in_boxes else people)
     return judge_predictions(*judge, options, people, keypoints, scores)
 
 
@@ -145,12 +146,12 @@ def predicted_crops(dataset, model, seed, count):
     (N, K, 2) in the crops and scores (N, K)."""
     settings = load_params().dataset(dataset, model)
     image_ids, poses = load_poses(dataset, model, seed)
-    paths = picture_paths(dataset)
-    rows = [row for row, image_id in enumerate(image_ids) if image_id in paths][:count]
+    known = pictures(dataset)
+    rows = [row for row, image_id in enumerate(image_ids) if image_id in known][:count]
     region = evaluation_region(poses.boxes[rows], settings.input_size, settings.margin)
     matrices = crop_matrix(*region, 0, settings.input_size)
     crops = [
-        warp(read_image(paths[image_id]), matrix, settings.input_size)
+        warp(read_image(*known[image_id]), matrix, settings.input_size)
         for image_id, matrix in zip(image_ids[rows], matrices, strict=True)
     ]
     return np.stack(crops), transform(matrices, poses.keypoints[rows]), poses.scores[rows]

@@ -15,16 +15,16 @@ from rsnlib.stages.artifacts import load_poses, load_run, match_predictions
 from rsnlib.stages.layout import predictions_path, runs
 from rsnlib.stages.networks import published_costs
 from rsnlib.stages.results import load_metrics, load_report
-from rsnlib.stages.stores import load_store, picture_paths
+from rsnlib.stages.stores import load_store, pictures
 
 
 def poses_in_pictures(dataset, model, seed, count):
     """Return the first validation pictures with a run's poses: image, keypoints (P, K, 2) and boxes (P, 4) of each."""
     image_ids, poses = load_poses(dataset, model, seed)
     found = []
-    for image_id, path in list(picture_paths(dataset).items())[:count]:
+    for image_id, (path, upright) in list(pictures(dataset).items())[:count]:
         here = image_ids == image_id
-        found.append((read_image(path), poses.keypoints[here], poses.boxes[here]))
+        found.append((read_image(path, upright), poses.keypoints[here], poses.boxes[here]))
     return found
 
 
@@ -46,7 +46,8 @@ def attention_maps(dataset, person):
     for model, seed in runs(dataset):
         network = load_run(dataset, model, seed)
         if isinstance(network.stages[-1].heads[-1].attention, PRM):
-            seen = look_inside(network, read_image(people.images[person]), people.boxes[person])
+            picture = read_image(people.images[person], people.upright[person])
+            seen = look_inside(network, picture, people.boxes[person])
             yield model, seed, seen.crop, *seen.attention[max(seen.attention)]
 
 

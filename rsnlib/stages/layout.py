@@ -11,6 +11,16 @@ def run_name(model, seed):
     return f"{model}-{seed}"
 
 
+def data_path(dataset):
+    """Return the folder of a data set."""
+    return project_root() / load_params().folder(dataset)
+
+
+def digest_path(dataset):
+    """Return the path of the digest of a data set's files, written by `digest`."""
+    return project_root() / "work" / "digests" / f"{dataset}.json"
+
+
 def crops_path(dataset, split, size="own"):
     """Return the path of a crop store. size: "own", or a name among the data set's more_input_sizes"""
     name = split if size == "own" else f"{split}-{size}"

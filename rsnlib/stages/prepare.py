@@ -1,18 +1,17 @@
 """Stage `prepare`: a data set as published to crop stores."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rsnlib.config import load_params, project_root
+from rsnlib.config import load_params
 from rsnlib.data.augment import reach
 from rsnlib.data.batches import cut_crops
 from rsnlib.data.readers import read_people
 from rsnlib.data.store import write_crop_store
 from rsnlib.errors import UserError
-from rsnlib.stages.layout import crops_path
+from rsnlib.stages.layout import crops_path, data_path
 from rsnlib.stages.stores import load_store
 
 
@@ -20,20 +19,17 @@ def prepare(dataset):
     """Read a data set, check every file, write its crop stores; returns the people of each split, {split: People}."""
     params = load_params()
     settings = params.dataset(dataset)
-    root = project_root()
+    root = data_path(dataset)
     people = {}
     for split in ("train", "val"):
         given = settings.splits[split]
-        how = settings.unusable, params.skeleton(settings), settings.boxes
-        found = read_people(root / settings.root, settings.reader, given, *how)
+        how = settings.unusable, params.skeleton(settings), settings.boxes, settings.exif
+        found = read_people(root, settings.reader, given, *how)
         if not found.visible.any():
             raise UserError(f"params.yaml: datasets.{dataset}.splits.{split}: nobody in it has a labelled keypoint")
-        # paths as the project sees them: the store is the same bytes wherever the project lies
-        relative = [Path(image).relative_to(root).as_posix() for image in found.images]
-        stored = replace(found, images=np.array(relative))
         far = reach(settings.augmentation) if split == "train" else None
         for size, input_size in ({"own": settings.input_size} | settings.more_input_sizes).items():
-            write_crop_store(crops_path(dataset, split, size), stored, input_size, settings.margin, far)
+            write_crop_store(crops_path(dataset, split, size), found, input_size, settings.margin, far, root)
         people[split] = found
     return people
 
@@ -48,6 +44,7 @@ def describe(people):
             "labelled keypoints": int((found.visible > 0).sum()),
             "left out": len(found.unusable),
             "why": "; ".join(f"{identity}: {reason}" for identity, reason in found.unusable),
+            "marked as rotated": "; ".join(f"{Path(image).name}: {way}" for image, way in found.exif),
         }
         for split, found in people.items()
     ]

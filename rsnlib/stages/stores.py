@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from rsnlib.config import load_params, project_root
+from rsnlib.config import load_params
 from rsnlib.data.store import CropStore
 from rsnlib.errors import UserError
-from rsnlib.stages.layout import crops_path
+from rsnlib.stages.layout import crops_path, data_path
 
 
 def load_store(dataset, split, model=None):
@@ -23,13 +23,14 @@ def load_store(dataset, split, model=None):
     skeleton = params.skeleton(settings)
     if skeleton.description != store.people.skeleton.description:
         raise UserError(f"{store.path}: made for another skeleton; make it again: `dvc repro prepare@{dataset}`")
-    images = [str(project_root() / image) for image in store.people.images]
+    images = [str(data_path(dataset) / image) for image in store.people.images]
     store.people = replace(store.people, images=np.array(images), skeleton=skeleton)
     return store
 
 
-def picture_paths(dataset):
-    """Return the pictures of the validation people, in order: {image id: path}."""
+def pictures(dataset):
+    """Return the pictures of the validation people, in order: {image id: (path, upright)}, as `read_image` takes."""
     people = load_store(dataset, "val").people
     paths, first = np.unique(people.images, return_index=True)
-    return dict(zip(people.image_ids[first].tolist(), paths.tolist()))
+    ways = zip(paths.tolist(), people.upright[first].tolist())
+    return dict(zip(people.image_ids[first].tolist(), ways))

@@ -11,7 +11,7 @@ import torch
 from dvclive import Live
 
 import rsnlib
-from rsnlib.config import load_params, project_root
+from rsnlib.config import load_params
 from rsnlib.data.readers import ground_truth
 from rsnlib.device import choose_precision, default_device
 from rsnlib.errors import UserError
@@ -21,7 +21,7 @@ from rsnlib.metrics import protocol
 from rsnlib.models.checkpoints import save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.report.cost import cost
-from rsnlib.stages.layout import state_path, tensorboard_path, training_path, weights_path
+from rsnlib.stages.layout import data_path, state_path, tensorboard_path, training_path, weights_path
 from rsnlib.stages.provenance import code_fingerprint, digests, machine
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
@@ -60,7 +60,7 @@ def train(dataset, model, seed):
         torch.__version__,
     )
     judge = protocol(settings.reader)
-    truth = ground_truth(project_root() / settings.root, settings.reader, settings.splits["val"], validation.people)
+    truth = ground_truth(data_path(dataset), settings.reader, settings.splits["val"], validation.people)
 
     def validate(network):
         (keypoints,), (scores,) = predict_store(network, validation, [(False, "quarter")])

@@ -39,7 +39,7 @@ READERS = {
 LISTED_REASONS = 10
 
 
-def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="annotated"):
+def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="annotated", exif="ignore"):
     """Read the people of one split of the data set in folder `root`, and check their images.
 
     reader: "coco", "mpii", "lsp" or "lspet"
@@ -49,6 +49,7 @@ def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="anno
     unusable: "stop" at annotations with something wrong, or "leave out" these
     skeleton: of the annotations, for reader "coco"; None: the reader's own
     boxes: for reader "coco", "annotated" or "keypoints": around the labelled ones
+    exif: as for `check_images`
 
     Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
     stand in `People.unusable`), and where nobody usable remains. The images' paths begin with `root` as given.
@@ -73,7 +74,7 @@ def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="anno
     if not (root / images).is_dir():
         raise UserError(f"{root / images}: no such folder; the {reader} data set's images belong there")
 
-    people = _without_broken_images(read(root / annotations, root / images, split, **own))
+    people = _without_broken_images(read(root / annotations, root / images, split, **own), exif)
     if people.unusable and unusable == "stop":
         raise UserError(_describe_unusable(people, root / annotations))
     if not len(people):
@@ -101,9 +102,9 @@ def withheld(reader, split):
     return split == "test" if reader == "mpii" else reader == "coco" and coco.is_test_split(split)
 
 
-def _without_broken_images(people):
+def _without_broken_images(people, exif):
     """Return `people` without those whose image is broken, who are added to `unusable`."""
-    reasons = dict(check_images(people))
+    people, reasons = check_images(people, exif)
     broken = np.array([image in reasons for image in people.images], dtype=bool)
     unusable = [
         (str(identity), f"image {image}: {reasons[image]}")

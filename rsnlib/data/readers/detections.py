@@ -25,14 +25,14 @@ from rsnlib.errors import UserError
 from rsnlib.files import read_json
 
 
-def read_detections(path, root, split, skeleton=COCO, min_score=0):
+def read_detections(path, root, split, skeleton=COCO, min_score=0, exif="ignore"):
     """Read the people whom a detector found in a split of the data set in folder `root`, in COCO's format: without
     keypoints, in the file's order, `scores` the detector's, `areas` the boxes', `ids` the entries of the file, from 1.
 
     path: a COCO results JSON: a list of {image_id, category_id, bbox, score}; categories that do not have the skeleton
         in the data set are passed over, and boxes of a score below `min_score`. An image_id may also be the name of the
         image's file, with or without its ending, as in Ultralytics' results
-    split: as for `read_people`, or, of images without annotations, "test-dev2017" or "test-challenge2017"
+    exif: as for `read_people`; split, too, or, of images without annotations, "test-dev2017" or "test-challenge2017"
 
     Boxes without area or wholly outside their image are left out with a warning. Raises UserError for a malformed file,
     where it names the entry, and for images that are missing or broken.
@@ -70,7 +70,8 @@ def read_detections(path, root, split, skeleton=COCO, min_score=0):
         raise UserError(f"{path}: not a single person ({wanted}) among {len(detections)} detections")
     check_pixels(path, people.boxes)
     check_not_corners(path, people.boxes, people.image_sizes)
-    for image, reason in check_images(people):
+    people, faults = check_images(people, exif)
+    for image, reason in faults.items():
         raise UserError(f"{image}: {reason}")
     return people
 
