@@ -79,6 +79,7 @@ def command_line():
     argument("weights", help=WEIGHTS)
     argument("inputs", nargs="+", metavar="input", help="a picture, video, folder of these, camera's number, stream")
     argument("--boxes", metavar="JSON", help="a detector's results (default: OpenCV's people detector)")
+    argument("--skeleton", metavar="NAME", help="whose keypoints the weights find, where they do not say")
     argument("--min-score", type=float, default=0, metavar="S", help="leave out boxes of a lower score")
     argument("--no-flip", dest="flip_test", action="store_false", help="without the mirrored crop: twice as fast")
     argument("--decoding", choices=["quarter", "dark"], help="of heatmaps (default: the network's own)")
@@ -176,11 +177,14 @@ def submit(results, dataset, split, algorithm, output):
     print(submit(results, output, dataset, split, algorithm))
 
 
-def predict(weights, inputs, output, **chosen):
+def predict(weights, inputs, output, skeleton, **chosen):
     """Draw the poses of people in pictures and videos."""
     from rsnlib.apps.overlays import predict_files
 
-    if problems := predict_files(_load(weights), inputs, output, **chosen):
+    model = _load(weights)
+    if skeleton:
+        model.about["skeleton"] = skeleton
+    if problems := predict_files(model, inputs, output, **chosen):
         raise UserError("\nerror: ".join(problems))
 
 

@@ -14,7 +14,9 @@ from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
 from rsnlib.inference.predict import (
     WAYS,
+    assumption,
     crop_settings,
+    mirrored_keypoints,
     predict,
     predict_heatmaps,
     predict_store,
@@ -175,6 +177,24 @@ def test_poses_are_decoded_as_the_network_says(draw_dot):
     model.about = {"decoding": "axes"}
     moved = np.abs(predict(model, picture, BOXES).keypoints - plain.keypoints)
     assert 0 < moved.max() < 0.5 * BOXES[0][2] / 12  # less than half a cell
+
+
+def test_a_flip_test_of_weights_that_may_be_of_several_skeletons_is_refused_until_one_is_named(draw_dot):
+    model, picture = SeesBrightness(14), draw_dot(200, 240, *DOT)
+    assert assumption(model).endswith("taken for those of lsp (others of as many: crowdpose, aic)")
+    with pytest.raises(UserError, match="lsp, crowdpose, aic have 14 keypoints; say which"):
+        predict(model, picture, BOXES)
+    assert len(predict(model, picture, BOXES, flip_test=False).keypoints) == len(BOXES)
+    model.about = {"skeleton": "crowdpose"}
+    assert len(predict(model, picture, BOXES).keypoints) == len(BOXES) and assumption(model) is None
+    model.about = {"skeleton": "coco"}
+    with pytest.raises(UserError, match="coco has 17 keypoints, the network 14"):
+        predict(model, picture, BOXES)
+
+
+def test_seventeen_keypoints_without_a_word_are_cocos_and_that_is_said():
+    assert mirrored_keypoints(SeesBrightness(17)) == COCO.mirrored
+    assert "taken for those of coco (others of as many: ap10k)" in assumption(SeesBrightness(17))
 
 
 def test_what_is_no_picture_and_a_network_of_no_known_skeleton_are_refused():

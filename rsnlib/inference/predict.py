@@ -17,7 +17,7 @@ from rsnlib.data.geometry import crop_matrix, evaluation_region
 from rsnlib.data.images import LARGEST_PICTURE, normalise, read_image, read_picture, warp
 from rsnlib.data.people import PERSON
 from rsnlib.data.readers.detections import Detections
-from rsnlib.data.skeletons import MPII, SKELETONS, from_description
+from rsnlib.data.skeletons import COCO, MPII, SKELETONS, from_description
 from rsnlib.device import cores, default_device, keep_memory
 from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
@@ -190,7 +190,7 @@ def predict_batches(model, pictures, flip_test=True, decoding=None):
     people of several pictures share a pass of the network. Computed on a GPU where there is one; arguments as for
     `predict`."""
     way = flip_test, decoding or decoding_of(model)
-    mirrored = skeleton_of(model).mirrored if flip_test else None
+    mirrored = mirrored_keypoints(model) if flip_test else None
     device = default_device()
     read = pose_reader([model], model.input_size, mirrored, [way], crop_settings(model)[1], device)
     size = CPU_BATCH if device.type == "cpu" else BATCH
@@ -270,18 +270,48 @@ def look_inside(model, picture, box):
 
 
 def skeleton_of(model):
-    """Return the skeleton that a network was trained on or, where its file does not say, the one with its number of
-    keypoints. Raises UserError where there is none."""
+    """Return the skeleton that a network was trained on, `about["skeleton"]`, or, where its file does not say, the
+    first of SKELETONS with its number of keypoints. Raises UserError where there is none."""
     about = getattr(model, "about", {})
-    if "skeleton" in about:
-        try:
-            return from_description(about["skeleton"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"the weights' skeleton is not readable ({type(error).__name__}: {error})") from None
-    fitting = [skeleton for skeleton in SKELETONS.values() if len(skeleton) == model.keypoints]
+    if "skeleton" not in about:
+        return SKELETONS[_fitting(model)[0]]
+    try:
+        skeleton = from_description(about["skeleton"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the weights' skeleton is not readable ({type(error).__name__}: {error})") from None
+    if len(skeleton) != model.keypoints:
+        raise UserError(f"the skeleton {skeleton.name} has {len(skeleton)} keypoints, the network {model.keypoints}")
+    return skeleton
+
+
+def assumption(model):
+    """Return what is assumed of a network whose file does not say its skeleton, a sentence; None where it says."""
+    if "skeleton" in getattr(model, "about", {}):
+        return None
+    name, *others = _fitting(model)
+    as_many = f" (others of as many: {', '.join(others)})" if others else ""
+    return f"the weights do not say whose {model.keypoints} keypoints they find: taken for those of {name}{as_many}"
+
+
+def mirrored_keypoints(model):
+    """Return `Skeleton.mirrored` of a network, for the flip test. Raises UserError where its file does not say its
+    skeleton and several are known with its number of keypoints, unless COCO's is one of them: the networks that people
+    publish without a word are COCO's."""
+    if assumption(model) and len(fitting := _fitting(model)) > 1 and COCO.name not in fitting:
+        raise UserError(
+            f"the flip test takes a skeleton, and the weights do not say theirs: {', '.join(fitting)} have "
+            f'{model.keypoints} keypoints; say which (--skeleton, model.about["skeleton"] = "{fitting[0]}") or '
+            "do without the flip test (--no-flip; flip_test=False)"
+        )
+    return skeleton_of(model).mirrored
+
+
+def _fitting(model):
+    """Return the names of the known skeletons with a network's number of keypoints, one at least."""
+    fitting = [name for name, skeleton in SKELETONS.items() if len(skeleton) == model.keypoints]
     if not fitting:
         raise UserError(f"no skeleton is known for {model.keypoints} keypoints; use flip_test=False")
-    return fitting[0]
+    return fitting
 
 
 def categories_of(model):

@@ -13,6 +13,8 @@ def run_name(model, seed):
 
 def data_path(dataset):
     """Return the folder of a data set."""
+    from rsnlib.config import load_params  # a command that needs paths alone starts without torch
+
     return project_root() / load_params().folder(dataset)
 
 
@@ -82,7 +84,7 @@ def metrics_path(dataset, model, seed):
 
 def runs(dataset):
     """Return (model, seed) of every run of params.yaml on a data set, models in their order there."""
-    from rsnlib.config import load_params  # a command that needs paths alone starts without torch
+    from rsnlib.config import load_params
 
     run = load_params().run
     if dataset not in run.datasets:

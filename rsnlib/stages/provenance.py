@@ -75,7 +75,7 @@ def pipeline():
     stages, params = (_read(name) for name in ("dvc.yaml", "params.yaml"))
     found = {}
     for stage, entry in stages["stages"].items():
-        matrix = entry.get("matrix", {})
+        matrix = entry.get("matrix") or ({"dataset": entry["foreach"]} if "foreach" in entry else {})
         lists = [_looked_up(params, template[2:-1], stage) for template in matrix.values()]  # of ${run.models}
         for values in product(*lists):
             item = dict(zip(matrix, values))
