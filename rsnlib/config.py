@@ -149,6 +149,8 @@ class Dataset:
         reader's own
     boxes: "annotated", or "keypoints": around the labelled ones, for annotations without boxes (reader coco)
     unusable: "stop" at an annotation that cannot be used, or "leave out" and list it
+    area: of people, by which similarity is measured: "annotated" or, as for CrowdPose and AI Challenger, "box 0.53",
+        this share of the box (reader coco)
     exif: photos that their camera marked as rotated are turned where the annotations' size says so; "ignore" or "apply"
         decides where either size fits
     input_size: height and width of the crops; more_input_sizes: others, by names that models have as their input_size
@@ -163,6 +165,7 @@ class Dataset:
     skeleton: str
     boxes: Literal["annotated", "keypoints"]
     unusable: Literal["stop", "leave out"]
+    area: Annotated[str, Field(pattern=r"^(annotated|box (0?\.\d+|1))$")]
     exif: Literal["ignore", "apply"]
     input_size: Size
     more_input_sizes: dict[Name, Size]
@@ -195,6 +198,8 @@ class Dataset:
             raise ValueError("detections: must be none; a detector's boxes are for data sets in COCO's format")
         if self.boxes != "annotated" and self.reader != "coco":
             raise ValueError("boxes: must be annotated; the reader has its own")
+        if self.area != "annotated" and self.reader != "coco":
+            raise ValueError("area: must be annotated; the reader's data set is not judged by areas")
         return self
 
 
@@ -207,26 +212,32 @@ class SkeletonDefinition:
     limbs: pairs with a line between them
     upper_body: keypoints that half-body augmentation tells from the rest
     sigmas: one per keypoint, of object keypoint similarity: the spread of annotators' clicks over the square root of
-        the area (COCO's: 0.025 for an eye, 0.107 for a hip)
+        the area (COCO's: 0.025 for an eye, 0.107 for a hip); without them predictions are judged by PCK
+    normalise_by: two keypoints, such as the outer corners of the eyes, whose distance is the unit of the normalised
+        mean error, which without sigmas is reported, too
     """
 
     keypoints: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     mirror: tuple[tuple[str, str], ...]
     limbs: tuple[tuple[str, str], ...]
     upper_body: tuple[str, ...]
-    sigmas: tuple[Positive, ...]
+    sigmas: tuple[Positive, ...] | None = None
+    normalise_by: tuple[str, str] | None = None
 
     @pydantic.model_validator(mode="after")
     def _by_known_names(self):
         names = {"keypoints": self.keypoints, "mirror": sum(self.mirror, ()), "upper_body": self.upper_body}
         for key, once in names.items():
             _once(once, f"{key}: ")
-        for key, known in (names | {"limbs": sum(self.limbs, ())}).items():
+        names |= {"limbs": sum(self.limbs, ()), "normalise_by": self.normalise_by or ()}
+        for key, known in names.items():
             if unknown := sorted(set(known) - set(self.keypoints)):
                 raise ValueError(f"{key}: {', '.join(unknown)}: not among the keypoints")
         if any(first == second for first, second in self.limbs):
             raise ValueError("limbs: a limb has two ends")
-        if len(self.sigmas) != len(self.keypoints):
+        if len(set(self.normalise_by or "12")) != 2:
+            raise ValueError("normalise_by: must be two keypoints")
+        if self.sigmas is not None and len(self.sigmas) != len(self.keypoints):
             raise ValueError(f"sigmas: must be {len(self.keypoints)}, one per keypoint, not {len(self.sigmas)}")
         return self
 
@@ -240,6 +251,7 @@ class SkeletonDefinition:
             limbs=tuple((index(first), index(second)) for first, second in self.limbs),
             upper_body=tuple(index(keypoint) for keypoint in self.upper_body),
             sigmas=self.sigmas,
+            normalise_by=self.normalise_by and tuple(map(index, self.normalise_by)),
         )
 
 
@@ -354,6 +366,11 @@ class Params:
         name = settings.skeleton
         return self.skeletons[name].skeleton(name) if name in self.skeletons else SKELETONS[name]
 
+    def judged_by(self, name):
+        """Return the reader and the Skeleton of a data set, by which `metrics.protocol` chooses."""
+        settings = self.dataset(name)
+        return settings.reader, self.skeleton(settings)
+
     def dataset(self, name, model=None):
         """Return a data set's settings; with the name of a model, input_size is that of the model's crops."""
         if name not in self.datasets:
@@ -424,8 +441,9 @@ def _check_skeletons(params, path):
             raise UserError(f"{where}: reader {settings.reader} has its own: {own}")
         if settings.skeleton not in known:
             raise UserError(f"{where}: there is no skeleton {settings.skeleton!r}, only {', '.join(known)}")
-        if not READERS[settings.reader].skeleton and params.skeleton(settings).sigmas is None:
-            raise UserError(f"{where}: {settings.skeleton} has no sigmas, by which predictions would be judged")
+        if settings.detections != "none" and params.skeleton(settings).sigmas is None:
+            reason = f"must be none; {settings.skeleton} has no sigmas, and PCK judges people in their own boxes"
+            raise UserError(f"{path}: datasets.{name}.detections: {reason}")
 
 
 def _read_yaml(path):

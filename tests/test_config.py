@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from rsnlib.config import load_params, project_root
 from rsnlib.data.skeletons import COCO, Skeleton
 from rsnlib.errors import UserError
+from rsnlib.metrics import protocol
 from rsnlib.models.zoo import ZOO, Architecture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,6 +217,13 @@ def test_detections_must_be_of_a_data_set_in_cocos_format(load_changed):
         load_changed("datasets.lspet.detections", "boxes.json")
 
 
+def test_areas_are_annotated_or_a_share_of_the_box(load_changed):
+    assert load_changed("datasets.demo.area", "box 0.53").dataset("demo").area == "box 0.53"
+    for dataset, area in (("demo", "box"), ("demo", "box 1.5"), ("lspet", "box 0.53")):
+        with pytest.raises(UserError, match=f"datasets.{dataset}.*area"):
+            load_changed(f"datasets.{dataset}.area", area)
+
+
 def test_there_may_be_no_skeletons(load_changed):
     for value in ({}, None):
         params = load_changed("skeletons", value)
@@ -251,6 +259,8 @@ def test_the_readmes_example_is_a_skeleton(load_changed):
         ("upper_body", "nose", ""),
         ("sigmas", [0.1] * 3, "must be 4, one per keypoint, not 3"),
         ("sigmas", [0.1, 0.1, 0, 0.1], "greater than 0"),
+        ("normalise_by", ["l_ear", "eye"], "eye: not among the keypoints"),
+        ("normalise_by", ["l_ear", "l_ear"], "must be two keypoints"),
         ("colour", "grey", "unknown key"),
         ("limbs", None, "is missing"),
     ],
@@ -259,6 +269,14 @@ def test_what_is_wrong_with_a_skeleton_is_named(load_changed, key, value, messag
     definition = {name: entry for name, entry in (MOUSE | {key: value}).items() if entry is not None}
     with pytest.raises(UserError, match=rf"params.yaml: (.*; )?skeletons\.mouse(\.|: ){key}[^;]*{message}"):
         load_changed("skeletons", {"mouse": definition})
+
+
+def test_without_sigmas_people_are_judged_in_their_own_boxes(load_changed):
+    params = load_changed("datasets.coco.skeleton", "mpii")
+    assert protocol(*params.judged_by("coco")).columns == ("Mean", "Mean@0.05")
+    section = YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]["coco"]
+    with pytest.raises(UserError, match="datasets.coco.detections: must be none; mpii has no sigmas"):
+        load_changed("datasets.coco", section | {"skeleton": "mpii", "detections": "boxes.json"})
 
 
 def test_built_in_skeletons_stay_as_they_are(load_changed):
@@ -270,7 +288,6 @@ def test_built_in_skeletons_stay_as_they_are(load_changed):
     ("dataset", "skeleton", "message"),
     [
         ("demo", "rat", "there is no skeleton 'rat', only coco, mpii, lsp"),
-        ("demo", "mpii", "mpii has no sigmas"),
         ("mpii", "coco", "reader mpii has its own: mpii"),
         ("demo", 3, "string"),
     ],

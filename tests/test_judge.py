@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rsnlib.data.readers import ground_truth, read_people
-from rsnlib.data.skeletons import COCO
+from rsnlib.data.skeletons import COCO, SKELETONS
 from rsnlib.errors import UserError
 from rsnlib.metrics import coco_ap, coco_results
 
@@ -212,3 +212,22 @@ def test_boxes_may_be_those_of_the_keypoints(data_set):
     assert judged(folder, found) == 1
     with pytest.raises(UserError, match="box has no area"):
         read(data_set(people[:1]))
+
+
+# ---- areas
+
+
+def test_areas_of_the_box_judge_as_crowdpose_and_ai_challenger_are_judged(tmp_path):
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.png")
+    person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 100, 80], "keypoints": [50, 50, 2] * 14}
+    content = {"images": [{"id": 1, "file_name": "a.png", "height": 200, "width": 200}], "annotations": [person]}
+    names = list(SKELETONS["crowdpose"].keypoints)
+    (tmp_path / "a.json").write_text(json.dumps(content | {"categories": [{"id": 1, "keypoints": names}]}))
+    result = {"image_id": 1, "category_id": 1, "keypoints": [59, 50, 1] * 14, "score": 1.0}
+    for areas, square in (("annotated", 100 * 80), ("box 0.53", 0.53 * 100 * 80), ("box .2", 0.2 * 100 * 80)):
+        split, skeleton = {"annotations": "a.json", "images": "."}, SKELETONS["crowdpose"]
+        people = read_people(tmp_path, "coco", split, skeleton=skeleton, areas=areas)
+        assert people.areas.tolist() == [square]
+        similarity = np.exp(-(9**2) / (2 * square * (2 * np.array(skeleton.sigmas)) ** 2)).mean()
+        found = coco_ap([result], ground_truth(tmp_path, "coco", split, people), skeleton)
+        assert found["AP"] == pytest.approx((np.linspace(0.5, 0.95, 10) <= similarity).mean())

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from rsnlib.data.skeletons import LSP, MPII
+from rsnlib.data.skeletons import COCO, LSP, MPII
 from rsnlib.errors import UserError
 from rsnlib.metrics import coco_results, pckh, protocol
 from rsnlib.metrics.bootstrap import resample
-from rsnlib.metrics.pck import pck
+from rsnlib.metrics.pck import box_pck, pck
 
 BLACK = np.zeros((999, 999, 3))
 
@@ -198,3 +198,23 @@ def test_a_resampled_picture_counts_as_so_many_copies_of_its_people(lsp):
     people = replace(people, image_ids=np.ones(10, int))  # all in one picture
     draws = protocol("lspet").resample(people, results_of(people, predicted), None)
     assert draws == pytest.approx([pck(predicted, people)["Mean"]] * 1000)
+
+
+# ---- skeletons without sigmas
+
+
+def test_keypoints_count_in_parts_of_the_box_and_errors_in_parts_of_the_named_distance(make_people):
+    eyes = replace(COCO, sigmas=None, normalise_by=(1, 2))
+    people = replace(make_people(BLACK, [[0, 0, 50, 100], [0, 0, 200, 80]], (300, 300)), skeleton=eyes)
+    people.keypoints[0, 2, 0] += 40  # between the eyes
+    people.visible[0, 4:], people.visible[1, 1] = 0, 0  # the second has one eye alone
+    keypoints = people.keypoints.copy()
+    keypoints[0, 0, 0] += 20  # a fifth of 100
+    keypoints[0, 1, 1] += 21
+    keypoints[1, 0, 0] += 39  # less than a fifth of 200, more than a twentieth
+    keypoints[:, 4] += [[500, 500], [0, 0]]  # not labelled, and right
+    found = box_pck(keypoints, people)
+    assert found["Mean"] == pytest.approx(100 * (20 - 1) / 20) and found["Mean@0.05"] == pytest.approx(100 * 17 / 20)
+    assert found["NME"] == pytest.approx(100 * (20 + 21) / 40 / 4)
+    assert protocol("coco", eyes).accuracy(people, keypoints, None, None) == found
+    assert "NME" not in box_pck(keypoints, replace(people, skeleton=replace(COCO, sigmas=None)))

@@ -25,11 +25,12 @@ from rsnlib.data.store import CropStore
 from rsnlib.errors import UserError
 from rsnlib.inference.predict import categories_of, predict_store, skeleton_of
 from rsnlib.metrics import coco_ap, coco_results, repair_gains
+from rsnlib.metrics.coco import keypoints_of
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.stages.evaluate import evaluate, evaluate_weights
 from rsnlib.stages.figures import heads_of
-from rsnlib.stages.layout import weights_path
+from rsnlib.stages.layout import metrics_path, predictions_path, weights_path
 from rsnlib.stages.prepare import prepare
 from rsnlib.stages.results import load_curve
 from rsnlib.stages.stores import load_store
@@ -372,3 +373,22 @@ def test_other_sigmas_judge_the_same_weights_anew(redefined):
     judged = load_curve("birds", "tiny", 0)
     assert judged["loss"].tolist() == curve["loss"].tolist()
     assert judged["val_AP"].iloc[-1] == 1 > curve["val_AP"].iloc[-1]
+
+
+def test_without_sigmas_correct_keypoints_and_the_mean_error_judge_the_same_weights(redefined):
+    redefined(sigmas=None, normalise_by=["l_wing", "r_wing"])
+    weights = weights_path("birds", "tiny", 0).read_bytes()
+    train("birds", "tiny", 0)
+    assert weights_path("birds", "tiny", 0).read_bytes() == weights
+    evaluate("birds", "tiny", 0)
+    results = json.loads(predictions_path("birds", "tiny", 0).read_text())
+    people = load_store("birds", "val").people
+    off = np.linalg.norm(keypoints_of(results, 5) - people.keypoints, axis=2)[people.visible > 0]
+    metrics = json.loads(metrics_path("birds", "tiny", 0).read_text())
+    side = people.boxes[0, 2:].max()  # of every bird
+    assert metrics["Mean"] == pytest.approx(100 * np.mean(off <= 0.2 * side))
+    wings = np.linalg.norm(np.diff(people.keypoints[0, [1, 2]], axis=0))
+    assert metrics["NME"] == pytest.approx(100 * off.mean() / wings)
+    assert load_curve("birds", "tiny", 0)["val_Mean"].iloc[-1] >= 0
+    written = tables("birds")["Results"]
+    assert "NME" in written and "longer side" in written

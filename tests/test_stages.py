@@ -30,7 +30,7 @@ EMPTY = [str(path.relative_to(ROOT / "rsnlib")) for path in (ROOT / "rsnlib").rg
 EMPTY = [path for path in EMPTY if path == "__init__.py" or not (ROOT / "rsnlib" / path).read_text().strip()]
 # keys that a stage reads only of data sets in a detector's boxes, or on which others were published
 SOMETIMES = {
-    "evaluate": {"datasets.demo.boxes", "datasets.demo.exif", "datasets.demo.unusable"},
+    "evaluate": {"datasets.demo.area", "datasets.demo.boxes", "datasets.demo.exif", "datasets.demo.unusable"},
     "figures": {"ablations", "model_lists"},
 }
 

@@ -143,8 +143,8 @@ def test_mpiis_predictions_lie_in_its_own_annotations(write_mpii):
     ("change", "message"),
     [
         ({"person_id": 4}, "results.json: entry 1: person_id: an earlier entry is also of 4"),
-        ({"person_id": 5}, "results.json: entry 1: person_id: 5 is no row of .*test.json, 1 to 4"),
-        ({"person_id": None}, "results.json: entry 1: person_id: None is no row"),
+        ({"person_id": 5}, "results.json: entry 1: person_id: 5 is nobody in .*test.json, 1 to 4"),
+        ({"person_id": None}, "results.json: entry 1: person_id: None is nobody"),
         ({"keypoints": [1.0] * 51}, "results.json: entry 1: keypoints: List should have at most 48 items"),
     ],
 )

@@ -16,7 +16,7 @@ from scipy.io import savemat
 
 from rsnlib.config import load_params
 from rsnlib.data.people import PERSON, Unusable, finite_numbers
-from rsnlib.data.readers.mpii import read_list, read_test_images
+from rsnlib.data.readers.mpii import RELEASE, read_list, read_test_images, split_files
 from rsnlib.data.skeletons import COCO, MPII
 from rsnlib.errors import UserError
 from rsnlib.files import read_json, whole_file
@@ -27,7 +27,6 @@ NAME = re.compile(rf"person_keypoints_({'|'.join(SPLITS)})_([A-Za-z0-9.-]+)_resu
 FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 MPII_FILE = "pred_keypoints_mpii.mat"
-MPII_ANNOTATIONS = "annot/mpii_human_pose_v1_u12_1.mat"
 
 
 def submit(results, folder, dataset=None, split=None, algorithm=None):
@@ -95,8 +94,9 @@ def read_results(path, skeleton=COCO):
 def write_mpii_submission(results, root, folder, split="test"):
     """Write `pred_keypoints_mpii.mat`, MPII's test people as its authors take them, into `folder`; return its path.
 
-    results: the path of a JSON in COCO's results format with `person_id`, a person's row in annot/<split>.json from 1
-    root: the data set's folder, with that list and MPII's own annotations, annot/mpii_human_pose_v1_u12_1.mat
+    results: the path of a JSON in COCO's results format with `person_id`, as the reader numbers people: a row of
+        annot/<split>.json from 1 or, without that file, a number in MPII's own annotations
+    root: the data set's folder, with MPII's own annotations, annot/mpii_human_pose_v1_u12_1.mat
 
     The layout (README of MPII's evaluation toolkit, "Single Person Pose Estimation"): `pred` is the annotations'
     `annolist` of the test images, in which everyone who is judged has the predictions as
@@ -104,15 +104,16 @@ def write_mpii_submission(results, root, folder, split="test"):
     matched by image and centre, in whatever order the list and the results have them.
     """
     root = Path(root)
-    predicted = _keypoints_by_place(results, root / "annot" / f"{split}.json")
-    annolist, judged = read_test_images(root / MPII_ANNOTATIONS)
-    for image, centers in zip(annolist[0], judged):
-        name, found = str(image["image"]["name"][0, 0][0]), {}
-        for row, center in centers.items():
-            x, y = map(round, center)
-            if (name, x, y) not in predicted:
-                raise UserError(f"{results}: has nobody at {(x, y)} in {name}, whom MPII judges")
-            found[row] = predicted[name, x, y]
+    annolist, judged = read_test_images(root / RELEASE)
+    file = root / split_files(split, root)[0]
+    places = {person: place for image in judged for person, *place in image.values()}
+    predicted = _keypoints_by_place(results, file, places if file.suffix == ".mat" else _listed_places(file))
+    for image, people in zip(annolist[0], judged):
+        found = {}
+        for row, (_, *place) in people.items():
+            if tuple(place) not in predicted:
+                raise UserError(f"{results}: has nobody at {tuple(place[1:])} in {place[0]}, whom MPII judges")
+            found[row] = predicted[tuple(place)]
         if found:
             image["annorect"] = _with_points(image["annorect"], found)
     path = Path(folder) / MPII_FILE
@@ -121,22 +122,30 @@ def write_mpii_submission(results, root, folder, split="test"):
     return path
 
 
-def _keypoints_by_place(results, annotations_file):
-    """Return {(image, x, y): keypoints (16, 2), in pixels counted from 1} of everyone in the list: by image and centre,
-    to a pixel, MPII identifies a person."""
-    people, predicted, seen = read_list(annotations_file), {}, set()
-    for index, entry in enumerate(read_results(results, MPII)):
-        row, where = entry.get("person_id"), f"{results}: entry {index}: person_id"
-        if type(row) is not int or not 1 <= row <= len(people):
-            raise UserError(f"{where}: {row!r} is no row of {annotations_file}, 1 to {len(people)}")
-        if row in seen:
-            raise UserError(f"{where}: an earlier entry is also of {row}")
-        seen.add(row)
+def _listed_places(annotations_file):
+    """Return where everyone in a list stands, {row from 1: (image, x, y)}."""
+    places = {}
+    for row, person in enumerate(read_list(annotations_file), start=1):
         try:
-            x, y = map(round, finite_numbers(people[row - 1].get("center"), 2, "center"))
+            x, y = map(round, finite_numbers(person.get("center"), 2, "center"))
         except Unusable as reason:
             raise UserError(f"{annotations_file}: person {row}: {reason}") from None
-        predicted[people[row - 1].get("image"), x, y] = np.reshape(entry["keypoints"], (-1, 3))[:, :2] + 1
+        places[row] = person.get("image"), x, y
+    return places
+
+
+def _keypoints_by_place(results, file, places):
+    """Return {(image, x, y): keypoints (16, 2), in pixels counted from 1} of everyone in the results: by image and
+    centre, to a pixel, MPII identifies a person. places: {person_id: (image, x, y)}, as `file` has them"""
+    predicted, seen = {}, set()
+    for index, entry in enumerate(read_results(results, MPII)):
+        person, where = entry.get("person_id"), f"{results}: entry {index}: person_id"
+        if type(person) is not int or person not in places:
+            raise UserError(f"{where}: {person!r} is nobody in {file}, {min(places)} to {max(places)}")
+        if person in seen:
+            raise UserError(f"{where}: an earlier entry is also of {person}")
+        seen.add(person)
+        predicted[tuple(places[person])] = np.reshape(entry["keypoints"], (-1, 3))[:, :2] + 1
     return predicted
 
 

@@ -9,6 +9,7 @@ class Skeleton:
 
     mirror: (left, right) index pairs; limbs: index pairs to draw; upper_body: indices
     sigmas: constants of object keypoint similarity, one per keypoint; None where no standard exists
+    normalise_by: two indices, whose distance is the unit of the normalised mean error (NME); None: there is none
     """
 
     name: str
@@ -17,6 +18,7 @@ class Skeleton:
     limbs: tuple[tuple[int, int], ...]
     upper_body: tuple[int, ...]
     sigmas: tuple[float, ...] | None = None
+    normalise_by: tuple[int, int] | None = None
 
     def __len__(self):
         return len(self.keypoints)
@@ -36,9 +38,11 @@ class Skeleton:
 
     @property
     def description(self):
-        """JSON value for this skeleton in a file: its name where that is in SKELETONS, else all fields but the sigmas:
-        they judge, and neither crops nor weights depend on them."""
-        return self.name if SKELETONS.get(self.name) == self else asdict(replace(self, sigmas=None))
+        """JSON value for this skeleton in a file: its name where that is in SKELETONS, else all fields but sigmas and
+        normalise_by: they judge, and neither crops nor weights depend on them."""
+        if SKELETONS.get(self.name) == self:
+            return self.name
+        return {key: value for key, value in asdict(replace(self, sigmas=None)).items() if key != "normalise_by"}
 
 
 # cocodataset.org; sigmas as in pycocotools; upper body as in the released RSN code

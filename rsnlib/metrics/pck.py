@@ -1,14 +1,15 @@
-"""Percentage of correct keypoints: PCKh in parts of the head for MPII, PCK in parts of the torso for LSP."""
+"""Percentage of correct keypoints: PCKh in parts of the head for MPII, PCK in parts of the torso for LSP or, for
+skeletons without sigmas, of the box."""
 
 import numpy as np
 
-from rsnlib.data.readers.matlab import read_matlab
+from rsnlib.data.readers import mpii
 from rsnlib.data.skeletons import LSP, MPII
 from rsnlib.errors import UserError
+from rsnlib.metrics.people import NEAR, box_distances
 
 PCKH_WITHIN, PCK_WITHIN = 0.5, 0.2
 HEAD_FRACTION = 0.6  # of the head box's diagonal, MPII's unit of length
-LARGEST_FILE = 2**26  # bytes of MPII's ground truth, decompressed; that of its validation split has 1.7 million
 RELEASED_TENTH = 0.11  # reported as 0.1 by the released evaluation: the twelfth of its steps of 0.01 from 0
 GROUPS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
 
@@ -29,28 +30,22 @@ def head_distances(predictions, ground_truth, people=None):
     (P, 16).
 
     predictions: (P, 16, 2), 0-based picture pixels
-    ground_truth: the path of MPII's ground truth (gt_valid.mat: pos_gt_src, jnt_missing, headboxes_src)
+    ground_truth: the path of MPII's ground truth, gt_valid.mat or its own annotations
     people: the P People, whose ids are rows of the ground truth, from 1; None: all of its people, in order
 
     Raises UserError for another file, for another number of people or for other people.
     """
-    try:
-        truth = read_matlab(ground_truth, LARGEST_FILE)
-        positions = truth["pos_gt_src"].transpose(2, 0, 1)  # (P, 16, 2), 1-based
-        counted = truth["jnt_missing"].T == 0  # (P, 16)
-        boxes = truth["headboxes_src"]  # (2, 2, P)
-    except Exception as error:  # a broken file can make SciPy raise anything
-        raise UserError(f"{ground_truth}: not MPII's ground truth ({error})") from None
+    positions, counted, heads = mpii.ground_truth(ground_truth)
     if people is not None:
         rows = people.ids[people.ids <= len(positions)] - 1
-        positions, counted, boxes = positions[rows], counted[rows], boxes[..., rows]
+        positions, counted, heads = positions[rows], counted[rows], heads[rows]
     if len(predictions) != len(positions):
         raise UserError(f"{ground_truth}: has {len(positions)} people, the predictions {len(predictions)}")
     if people is not None:
         off = np.abs(people.keypoints + 1 - positions)[(people.visible > 0) & counted]
         if off.size and np.median(off) > 1:
             raise UserError(f"{ground_truth}: its people are not the annotations': their joints are elsewhere")
-    unit = np.linalg.norm(boxes[1] - boxes[0], axis=0) * HEAD_FRACTION
+    unit = np.linalg.norm(heads[:, 1] - heads[:, 0], axis=1) * HEAD_FRACTION
     distance = np.linalg.norm(predictions + 1 - positions, axis=2) / unit[:, None]
     counted[:, [MPII.keypoints.index("pelvis"), MPII.keypoints.index("thorax")]] = False
     return distance, counted
@@ -76,6 +71,25 @@ def torso_distances(keypoints, people):
     measured = (people.visible[:, shoulder] > 0) & (people.visible[:, hip] > 0) & (torso > 0)
     distance = np.linalg.norm(keypoints - people.keypoints, axis=2) / np.where(measured, torso, 1)[:, None]
     return distance, (people.visible > 0) & measured[:, None]
+
+
+def box_pck(keypoints, people):
+    """Return PCK in longer sides of people's boxes over all keypoints, at 0.2 ("Mean") and 0.05 ("Mean@0.05"), per cent
+    and, where the skeleton has `normalise_by`, the normalised mean error ("NME"): the mean distance in per cent of that
+    between these two keypoints of the ground truth, of those people who have both.
+
+    keypoints: (P, K, 2) in picture pixels; people: People
+    """
+    distance, labelled = box_distances(keypoints, people), people.visible > 0
+    found = {"Mean": _share(distance <= PCK_WITHIN, labelled), "Mean@0.05": _share(distance <= NEAR, labelled)}
+    if people.skeleton.normalise_by:
+        first, second = people.skeleton.normalise_by
+        unit = np.linalg.norm(people.keypoints[:, first] - people.keypoints[:, second], axis=1)
+        measured = labelled & (labelled[:, first] & labelled[:, second] & (unit > 0))[:, None]
+        pixels = np.linalg.norm(keypoints - people.keypoints, axis=2)
+        errors = (pixels / np.maximum(unit, 1e-9)[:, None])[measured]
+        found["NME"] = float(100 * errors.mean()) if len(errors) else -1.0
+    return found
 
 
 def _shares(right, counted, skeleton, head):

@@ -1,15 +1,17 @@
 """One protocol per data set: accuracy, diagnosis and bootstrap in the terms of the data set's authors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from rsnlib.data.skeletons import COCO
 from rsnlib.metrics.bootstrap import resample, resampled_ap, resampled_share
 from rsnlib.metrics.coco import METRICS, coco_ap, coco_matches, coco_results, keypoints_of
 from rsnlib.metrics.errors import errors_by_keypoint, keypoint_errors, repair_gains
 from rsnlib.metrics.groups import ap_by_group, count_groups, person_groups
-from rsnlib.metrics.pck import GROUPS, PCK_WITHIN, PCKH_WITHIN, head_distances, pck, pckh, torso_distances
+from rsnlib.metrics.pck import GROUPS, PCK_WITHIN, PCKH_WITHIN, box_pck, head_distances, pck, pckh, torso_distances
+from rsnlib.metrics.people import box_distances
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,17 @@ class PCKh(CorrectKeypoints):
         return distance <= PCKH_WITHIN, counted
 
 
+class BoxPCK(CorrectKeypoints):
+    """COCO's format where the skeleton has no sigmas: PCK at a fifth of the longer side of a person's box and, where
+    the skeleton has `normalise_by`, the normalised mean error."""
+
+    def accuracy(self, people, keypoints, scores, ground_truth):
+        return box_pck(keypoints, people)
+
+    def right(self, keypoints, people, ground_truth):
+        return box_distances(keypoints, people) <= PCK_WITHIN, people.visible > 0
+
+
 class PCK(CorrectKeypoints):
     """LSP and LSPET: PCK at a fifth of the torso."""
 
@@ -129,9 +142,16 @@ COCO_AP = AveragePrecision(
 MEAN = {"metric": "Mean", "columns": (*GROUPS, "Mean"), "per_cent": 1, "unit": " (%)", "variants": ("Mean",)}
 MPII_PCKH = PCKh(**MEAN, description="Correct keypoints", published="published_mpii.csv")
 LSP_PCK = PCK(**MEAN, description="Correct keypoints", published=None)
+BOX = "Correct keypoints, within a fifth of the longer side of the box (Mean@0.05: a twentieth)"
+BOX_PCK = BoxPCK(**MEAN | {"columns": ("Mean", "Mean@0.05")}, description=BOX, published=None)
+NME = f"{BOX}; NME: mean error, of the distance between the skeleton's two keypoints `normalise_by`"
+BOX_PCK_NME = replace(BOX_PCK, columns=(*BOX_PCK.columns, "NME"), description=NME)
 PROTOCOLS = {"coco": COCO_AP, "mpii": MPII_PCKH, "lsp": LSP_PCK, "lspet": LSP_PCK}
 
 
-def protocol(reader):
-    """Return the `Protocol` of a data set's reader: "coco", "mpii", "lsp" or "lspet"."""
+def protocol(reader, skeleton=COCO):
+    """Return the `Protocol` of a data set: of its reader, "coco", "mpii", "lsp" or "lspet", and in COCO's format of its
+    Skeleton."""
+    if reader == "coco" and skeleton.sigmas is None:
+        return BOX_PCK_NME if skeleton.normalise_by else BOX_PCK
     return PROTOCOLS[reader]

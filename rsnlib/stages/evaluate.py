@@ -70,7 +70,7 @@ def evaluate(dataset, model, seed):
 
 def _judge(dataset, settings, split, people):
     """Return the Protocol of a data set, and what predictions are judged by as the `people` of a split were read."""
-    return protocol(settings.reader), ground_truth(data_path(dataset), settings.reader, split, people)
+    return protocol(*load_params().judged_by(dataset)), ground_truth(data_path(dataset), settings.reader, split, people)
 
 
 def annotated_people(dataset, split=None):
@@ -78,7 +78,7 @@ def annotated_people(dataset, split=None):
     params = load_params()
     settings = params.dataset(dataset)
     folder, split = data_path(dataset), split or settings.splits["val"]
-    how = settings.unusable, params.skeleton(settings), settings.boxes, settings.exif
+    how = settings.unusable, params.skeleton(settings), settings.boxes, settings.area, settings.exif
     return read_people(folder, settings.reader, split, *how)
 
 

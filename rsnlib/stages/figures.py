@@ -68,8 +68,8 @@ def trained_fields(dataset, people=16):
 def costs(dataset):
     """Return the accuracy of every run on a data set against its cost, as of `published_costs`, with the published
     networks where they were judged on that data set."""
-    reader = load_params().dataset(dataset).reader
-    judge, metrics = protocol(reader), load_metrics(dataset)
+    reader, skeleton = load_params().judged_by(dataset)
+    judge, metrics = protocol(reader, skeleton), load_metrics(dataset)
     ours = pd.DataFrame(
         {
             "model": metrics["model"],

@@ -23,7 +23,7 @@ def prepare(dataset):
     people = {}
     for split in ("train", "val"):
         given = settings.splits[split]
-        how = settings.unusable, params.skeleton(settings), settings.boxes, settings.exif
+        how = settings.unusable, params.skeleton(settings), settings.boxes, settings.area, settings.exif
         found = read_people(root, settings.reader, given, *how)
         if not found.visible.any():
             raise UserError(f"params.yaml: datasets.{dataset}.splits.{split}: nobody in it has a labelled keypoint")

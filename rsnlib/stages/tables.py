@@ -20,7 +20,7 @@ def tables(dataset):
     folder, seeds = results_path(dataset, "tables"), len(params.run.seeds)
     metrics, draws = load_metrics(dataset), load_draws(dataset)
     reports = [load_report(dataset, model, seed) for model, seed in runs(dataset)]
-    judge = protocol(params.dataset(dataset).reader)
+    judge = protocol(*params.judged_by(dataset))
     if reports[0]["skeleton"] not in ("coco", "mpii"):  # nothing was published of other skeletons
         judge = replace(judge, published=None)
     made = runs_origin(dataset, reports)

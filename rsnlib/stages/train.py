@@ -59,7 +59,7 @@ def train(dataset, model, seed):
         store.fingerprint,
         torch.__version__,
     )
-    judge = protocol(settings.reader)
+    judge = protocol(*params.judged_by(dataset))
     truth = ground_truth(data_path(dataset), settings.reader, settings.splits["val"], validation.people)
 
     def validate(network):

@@ -21,7 +21,7 @@ class Reader:
     """One published format.
 
     read: function of the annotation file, the images folder and the split (and, if any skeleton, `skeleton`) -> People
-    files: function of the split -> the paths of its annotations and of its images, below the data set's root
+    files: function of the split and the data set's root -> the paths, below it, of the annotations and of the images
     skeleton: the annotations' skeleton, a name of SKELETONS; None: any
     """
 
@@ -31,24 +31,28 @@ class Reader:
 
 
 READERS = {
-    "coco": Reader(coco.read, coco.split_files, None),
-    "mpii": Reader(mpii.read, lambda split: (f"annot/{split}.json", "images"), "mpii"),
-    "lsp": Reader(lsp.read, lambda split: ("joints.mat", "images"), "lsp"),
-    "lspet": Reader(lsp.read_extended, lambda split: ("joints.mat", "images"), "lsp"),
+    "coco": Reader(coco.read, lambda split, _: coco.split_files(split), None),
+    "mpii": Reader(mpii.read, mpii.split_files, "mpii"),
+    "lsp": Reader(lsp.read, lambda *_: ("joints.mat", "images"), "lsp"),
+    "lspet": Reader(lsp.read_extended, lambda *_: ("joints.mat", "images"), "lsp"),
 }
 LISTED_REASONS = 10
 
 
-def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="annotated", exif="ignore"):
+def read_people(
+    root, reader, split, unusable="stop", skeleton=None, boxes="annotated", areas="annotated", exif="ignore"
+):
     """Read the people of one split of the data set in folder `root`, and check their images.
 
     reader: "coco", "mpii", "lsp" or "lspet"
     split: COCO "train2017" (annotations/person_keypoints_train2017.json, images/train2017/) or, where a data set in
         COCO's format has other names, {"annotations": a file, "images": a folder}; MPII "valid" (annot/valid.json,
-        images/); LSP and LSPET [1, 1000], the first and last image (joints.mat, images/)
+        images/) or [1, 1000], of its training images as MPII itself lists them (mpii.RELEASE); LSP and LSPET [1, 1000],
+        the first and last image (joints.mat, images/)
     unusable: "stop" at annotations with something wrong, or "leave out" these
     skeleton: of the annotations, for reader "coco"; None: the reader's own
-    boxes: for reader "coco", "annotated" or "keypoints": around the labelled ones
+    boxes: for reader "coco", "annotated" or "keypoints": around the labelled ones; areas: for the same reader,
+        "annotated" or "box 0.53": this share of the box
     exif: as for `check_images`
 
     Raises UserError for missing or malformed files, for unusable annotations unless they are to be left out (then they
@@ -59,14 +63,16 @@ def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="anno
     if unusable not in ("stop", "leave out"):
         raise UserError(f"unusable {unusable!r}: must be `stop` or `leave out`")
     read, split_files = READERS[reader].read, READERS[reader].files
+    root, name = Path(root), split_files("<name>", Path(root))[0]
     if reader == "coco" and not isinstance(split, str | dict):
-        raise UserError(f"split {split!r}: reader coco takes a name, as in {split_files('<name>')[0]}, or both paths")
-    if reader == "mpii" and not isinstance(split, str):
-        raise UserError(f"split {split!r}: reader mpii takes a name, as in {split_files('<name>')[0]}")
-    annotations, images = split_files(split)
-    own = {} if READERS[reader].skeleton else {"skeleton": skeleton or COCO, "boxes": boxes}
+        raise UserError(f"split {split!r}: reader coco takes a name, as in {name}, or both paths")
+    if reader == "mpii" and isinstance(split, dict):
+        raise UserError(
+            f"split {split!r}: reader mpii takes a name, as in {name}, or a range of MPII's training images"
+        )
+    annotations, images = split_files(split, root)
+    own = {} if READERS[reader].skeleton else {"skeleton": skeleton or COCO, "boxes": boxes, "areas": areas}
 
-    root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; the {reader} data set belongs there: {annotations}, {images}/")
     if not (root / annotations).is_file():
@@ -86,15 +92,18 @@ def read_people(root, reader, split, unusable="stop", skeleton=None, boxes="anno
 
 def annotations_path(root, reader, split):
     """Return the path of the annotations of `split` of the data set in folder `root`."""
-    return Path(root) / READERS[reader].files(split)[0]
+    return Path(root) / READERS[reader].files(split, Path(root))[0]
 
 
 def ground_truth(root, reader, split, people):
     """Return what predictions are judged by as the `people` of `split` were read: for COCO's format
-    `coco.ground_truth`, for MPII the path of gt_valid.mat; None for LSP and LSPET, where the people are enough."""
+    `coco.ground_truth`, for MPII the path of gt_valid.mat or, of a range, of its own annotations; None for LSP and
+    LSPET, where the people are enough."""
     if reader == "coco":
         return coco.ground_truth(annotations_path(root, reader, split), people)
-    return Path(root) / "annot/gt_valid.mat" if reader == "mpii" else None
+    if reader == "mpii":
+        return Path(root) / ("annot/gt_valid.mat" if isinstance(split, str) else mpii.RELEASE)
+    return None
 
 
 def withheld(reader, split):

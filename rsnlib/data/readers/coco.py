@@ -40,13 +40,14 @@ def is_test_split(split):
     return isinstance(split, str) and bool(re.fullmatch(r"test(-dev|-challenge)?20\d\d", split))
 
 
-def read(annotations_file, images_folder, split, skeleton=COCO, boxes="annotated"):
+def read(annotations_file, images_folder, split, skeleton=COCO, boxes="annotated", areas="annotated"):
     """Read the people (or hands, animals, ...) of one file that have a labelled keypoint, as in the released RSN code:
     crowds, those without keypoints and categories with another skeleton are passed over.
 
     images_folder: None: whatever the pictures are, which predictions are judged without
     boxes: "annotated", or "keypoints": around the labelled ones (`people.box_around`), as is then the area of those who
         have none
+    areas: "annotated", or "box 0.53": this share of width times height of the box, as CrowdPose and AI Challenger judge
 
     `split` is already in both paths. Raises UserError where the file as a whole is not of this skeleton.
     """
@@ -80,6 +81,8 @@ def read(annotations_file, images_folder, split, skeleton=COCO, boxes="annotated
             area = None
         if area is not None:
             (area,) = finite_numbers([area], 1, "area")
+        if areas != "annotated":
+            area = float(areas.removeprefix("box ")) * box[2] * box[3]
         number = ids.get(_text(annotation))
         if number is None:
             raise Unusable(f"id: {annotation.get('id')!r} is neither a whole number nor text")
