@@ -263,7 +263,7 @@ COCO_META = {
     "sigmas": np.array([0.026, 0.025, 0.025], np.float32),
     "keypoint_colors": np.array([[51, 153, 255]] * 3, np.uint8),
 }
-CONFIG = "codec = [dict(heatmap_size=(48, 64), input_size=(192, 256), type='MegviiHeatmap')]\n"
+CONFIG = "codec = [dict(heatmap_size=(48, 64), input_size=(\n    192,\n    256,\n), type='MegviiHeatmap')]\n"
 
 
 def runner(state, instance, **more):
@@ -332,6 +332,7 @@ def test_whatever_lies_around_weights_they_give_the_goldens_heatmaps(golden, els
     model = load_model(path)
     assert model.about["model"] == "rsn18"
     assert ("assumed" in model.about) == (contents not in (runner, older, averaged))  # a configuration tells the size
+    assert model.about.get("skeleton") == ("coco" if contents in (runner, averaged) else None)
     with torch.no_grad():
         heatmaps = model(torch.from_numpy(images[:1])).numpy()
     assert np.abs(heatmaps - expected["final"][:1]).max() < 5e-6

@@ -118,7 +118,7 @@ def _description(model, about):
     """Return as JSON what `load_model` needs beside the weights, and `about`."""
     architecture = asdict(model.architecture)
     own = {"architecture": architecture, "keypoints": model.keypoints, "input_size": model.input_size}
-    return json.dumps(own | about, sort_keys=True)
+    return json.dumps(about | own, sort_keys=True)
 
 
 def _beyond(format, a):

@@ -139,19 +139,24 @@ def _written(contents, keypoints):
     if not isinstance(meta, dict):
         return found
     config = meta.get("cfg", meta.get("config"))  # as text, of 1.x and 0.x
-    if isinstance(config, str) and (size := re.search(r"(?:input|image)_size=[\[(](\d+), (\d+)", config)):
+    if isinstance(config, str) and (size := re.search(r"(?:input|image)_size=[\[(]\s*(\d+),\s*(\d+)", config)):
         found["input_size"] = [int(size[2]), int(size[1])]
     data = meta.get("dataset_meta")
-    if not isinstance(data, dict) or data.get("dataset_name") in ("coco", "mpii"):  # known by their number of keypoints
+    if not isinstance(data, dict):
         return found
     with contextlib.suppress(LookupError, TypeError, ValueError):
+        if (data["dataset_name"], keypoints) in (("coco", 17), ("mpii", 16)):  # the same keypoints by the same names
+            return found | {"skeleton": data["dataset_name"]}
         names = [str(data["keypoint_id2name"][index]) for index in range(keypoints)]
+        place = range(keypoints).__getitem__  # a plain number, in range
         found["skeleton"] = {
             "name": str(data["dataset_name"]),
             "keypoints": names,
-            "mirror": [sorted(pair, key=lambda index: "right" in names[index]) for pair in data["flip_pairs"]],
-            "limbs": [[first, second] for first, second in data["skeleton_links"] if names[first] and names[second]],
-            "upper_body": [index for index in data["upper_body_ids"] if names[index]],
+            "mirror": [
+                sorted(map(place, pair), key=lambda index: "right" in names[index]) for pair in data["flip_pairs"]
+            ],
+            "limbs": [list(map(place, pair)) for pair in data["skeleton_links"]],
+            "upper_body": list(map(place, data["upper_body_ids"])),
         }
     return found
 
