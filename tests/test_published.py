@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
@@ -24,12 +25,13 @@ NAME = "mmpose/rsn18"
 
 @pytest.fixture
 def server():
-    """A server on loopback: `files`, {path: bytes}, `cut`, bytes that it leaves out at the end, and `asked`, the paths
-    asked for."""
+    """A server on loopback: `files`, {path: bytes}, `cut`, bytes that it leaves out at the end, `delay`, seconds before
+    it answers, and `asked`, the paths asked for."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.server.asked.append(self.path)
+            time.sleep(self.server.delay)
             contents = self.server.files.get(self.path)
             self.send_response(200 if contents else 404)
             self.send_header("Content-Length", str(len(contents or b"")))
@@ -39,7 +41,7 @@ def server():
         def log_message(self, *_): ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.asked, server.cut = {}, [], 0
+    server.files, server.asked, server.cut, server.delay = {}, [], 0, 0
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -74,6 +76,7 @@ def test_published_weights_are_downloaded_once_and_kept_where_torch_hub_keeps_it
     ("fault", "message"),
     [
         ("missing", "cannot be downloaded .HTTP Error 404: Not Found.; without a network, put"),
+        ("silent", "cannot be downloaded .*timed out.; without a network, put"),
         ("cut", "arrived cut short, or is another file now"),
         ("other", "its SHA-256 does not begin with 01234567.* try again, or put"),
         ("full", "checkpoints/rsn18-.*pth: cannot be written .No space left on device"),
@@ -83,6 +86,9 @@ def test_a_download_that_fails_says_why_and_leaves_nothing(publish, server, monk
     path = publish(b"weights" * 5000, digest="01234567" if fault == "other" else None)
     if fault == "missing":
         server.files.clear()
+    if fault == "silent":
+        server.delay = 0.5
+        monkeypatch.setattr("rsnlib.models.published.PATIENCE", 0.1)
     if fault == "cut":
         server.cut = 12345
     if fault == "full":
