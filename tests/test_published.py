@@ -8,6 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,9 +16,11 @@ import torch
 import rsnlib
 from rsnlib.__main__ import main
 from rsnlib.apps.weights import find_weights
+from rsnlib.data.images import normalise
 from rsnlib.errors import UserError
+from rsnlib.inference.predict import crop_settings, cut_boxes, decoding_of
 from rsnlib.models.published import PUBLISHED, Published, published_file
-from rsnlib.models.zoo import list_models
+from rsnlib.models.zoo import create_model, list_models
 from rsnlib.stages.networks import published_weights
 
 NAME = "mmpose/rsn18"
@@ -72,6 +75,25 @@ def test_published_weights_are_downloaded_once_and_kept_where_torch_hub_keeps_it
     assert server.asked == [f"/{path.name}"] and os.listdir(path.parent) == [path.name]
 
 
+def test_a_published_network_by_name_is_mmposes_and_reads_poses_as_mmpose_does(publish, tmp_path, draw_dot):
+    torch.manual_seed(0)
+    network = create_model("rsn18").eval()
+    rsnlib.save_checkpoint(network, tmp_path / "ours.pth", "mmpose")
+    state = torch.load(tmp_path / "ours.pth")["state_dict"]
+    meta = {"dataset_meta": {"dataset_name": "coco", "sigmas": np.ones(17, np.float32)}, "epoch": 210}
+    torch.save({"meta": meta, "state_dict": state}, tmp_path / "their.pth", _use_new_zipfile_serialization=False)
+    publish((tmp_path / "their.pth").read_bytes())
+
+    model = rsnlib.load_model(NAME)
+    assert model.about["model"] == PUBLISHED[NAME].network and model.input_size == (256, 192)
+    assert (crop_settings(model), decoding_of(model)) == (([0.25, 0.25], 5), "axes")
+    box = [[30, 20, 60, 120]]
+    (crop,), center, scale = cut_boxes(model, draw_dot(200, 160, 60, 80), np.array(box))
+    np.testing.assert_allclose([*center[0], *scale[0]], [60, 80, 1.25 * 120 * 192 / 256, 1.25 * 120])
+    with torch.no_grad():
+        torch.testing.assert_close(model(normalise(crop[None])), network(normalise(crop[None])), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -118,6 +140,7 @@ def test_a_half_file_is_not_taken_for_the_weights_and_not_deleted(publish, serve
         ["predict", NAME, "picture.jpg", "-o", "out"],
         ["evaluate", NAME, "--dataset", "demo"],
         ["export", NAME, "out.onnx"],
+        ["convert", NAME, "out.safetensors"],
     ],
     ids=lambda command: command[0],
 )

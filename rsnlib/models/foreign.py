@@ -55,6 +55,11 @@ BEFORE_NORM = re.compile(r"\.conv(\d?)\.bias$")  # MMPose has no such bias; PRM'
 FORMS = {"rsn": ("top.", "stage0.", "conv_bn_relu_prm_"), "mmpose": ("backbone.", "head.")}  # how names begin
 FIRST = ("top.conv.conv.weight", "backbone.top.top.0.conv.weight", "stem.conv.weight")  # in every network, once
 SOURCES = {"rsn": "the released RSN or MSPN code", "mmpose": "MMPose", "rsnlib": "rsnlib"}
+READ_BY_MMPOSE = {  # what its figures are made with: GetBBoxCenterScale's padding, MegviiHeatmap's kernel and decoding
+    "margin": [0.25, 0.25],
+    "blur": 5,
+    "decoding": "axes",
+}
 BESIDES = ("data_preprocessor.", "ema_")  # in MMPose's state dicts: the normalisation, and 0.x's second set of weights
 
 
@@ -87,7 +92,8 @@ def find_state(contents, where):
 def recognise(form, state, contents):
     """Return what `save_model` would have written of the network in a file, and its "source": its architecture and
     keypoints, as far as names and shapes tell them (else RSN-18's), and its skeleton and input size, as far as MMPose
-    has written them beside the weights. "assumed" says in words that the input size is a guess."""
+    has written them beside the weights. "assumed" says in words that the input size is a guess; of MMPose's networks
+    "margin", "blur" and "decoding" say how it reads poses."""
     rules = _rules(form, "bottleneck" if any(".multi_stage_mspn." in name for name in state) else None)
 
     def channels(ours):
@@ -126,6 +132,7 @@ def recognise(form, state, contents):
         found["cross_stage"] = False
     keypoints = channels(f"{head}.heatmaps.conv") or 17
     about = {"architecture": found, "keypoints": keypoints, "source": SOURCES[form], **_written(contents, keypoints)}
+    about |= READ_BY_MMPOSE if form == "mmpose" else {}
     if "input_size" not in about:
         about["input_size"] = [256, 256] if keypoints == 16 else [256, 192]  # of MPII and COCO
         about["assumed"] = "input size {}x{}: weights do not tell it".format(*about["input_size"])
