@@ -58,6 +58,7 @@ def command_line():
     argument("--model", required=True)
     argument("--seed", type=int, default=0)
 
+    add(starts)
     add(site)
 
     argument = add(evaluate)
@@ -143,6 +144,13 @@ def train(dataset, model, seed):
 
     parallel.start()
     train(dataset, model, seed)
+
+
+def starts():
+    """Record what models with `init` start from, for `dvc repro`."""
+    from rsnlib.stages.starts import write_starts
+
+    write_starts()
 
 
 def site():

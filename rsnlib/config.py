@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import asdict, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from rsnlib.data.readers import READERS
 from rsnlib.data.skeletons import SKELETONS, Skeleton
 from rsnlib.errors import UserError
 from rsnlib.files import project_root
+from rsnlib.models.published import PUBLISHED
 from rsnlib.models.zoo import LONGEST_SIDE, ZOO, Architecture, parse_architecture
 
 LONGEST_FILE = 10**6  # characters of params.yaml, its aliases written out
@@ -69,12 +71,17 @@ class Training:
     kernels: of the target heatmaps, in cells whatever the input size; "own": the data set's
     intermediate_supervision: true: every head learns; false: the last stage's finest alone
     hard_keypoints: number of each person's worst keypoints that the finest heads learn, or "all"
+    init: weights to start from: another model, trained on the same data from the same seed; a file below data/; or the
+        name of published weights
+    frozen: parts of the network that stay as they are, such as "stem" or "stages.0.down"
     """
 
     input_size: Name = "own"
     kernels: Kernels | Literal["own"] = "own"
     intermediate_supervision: bool = True
     hard_keypoints: Count | Literal["all"] = 8
+    init: Annotated[str, Field(min_length=1)] | None = None
+    frozen: tuple[str, ...] = ()
 
     @property
     def mined_keypoints(self):
@@ -361,6 +368,10 @@ class Params:
         """Return the folder of a data set, absolute or from the project's: data/<name> unless run.datasets says so."""
         return self.run.datasets.get(name, f"data/{name}")
 
+    def trains(self, init):
+        """Return True where a model's `init` names another model, which is trained itself."""
+        return init in self.lines or init in ZOO
+
     def skeleton(self, settings):
         """Return the Skeleton of a Dataset."""
         name = settings.skeleton
@@ -425,9 +436,29 @@ def _check_models(params, path):
     lists = {f"model_lists.{group}": lines for group, lines in params.model_lists.items()}
     for place, lines in ({"run.models": params.run.models} | groups | lists).items():
         for name, line in lines.items():
-            make_model(name, line, f"{path}: {place}.{name}")
+            model = make_model(name, line, f"{path}: {place}.{name}")
+            _check_init(params, name, model.training.init, f"{path}: {place}.{name}: init")
         if place.startswith("ablations.") and len(lines) < 2:
             raise UserError(f"{path}: {place}: needs two models at least, to compare")
+
+
+def _check_init(params, name, init, where):
+    """A model starts from another, which in the end starts from none, from a file below data/ or published weights."""
+    before = [name]
+    while init is not None and params.trains(init):
+        if init in before:
+            raise UserError(f"{where}: {' starts from '.join([*before, init])}: a circle")
+        before.append(init)
+        init = params.model(init).training.init
+    if init is None or init in PUBLISHED:
+        return
+    path = Path(init)
+    if path.parts[:1] != ("data",) or ".." in path.parts:
+        near = get_close_matches(init, [*params.lines, *ZOO, *PUBLISHED], n=3, cutoff=0.5)
+        raise UserError(
+            f"{where}: {init!r} is no model and no published weights{' (near: ' * bool(near)}{', '.join(near)}"
+            f"{')' * bool(near)}, nor below data/: put a file of your own there, where DVC sees its changes"
+        )
 
 
 def _check_skeletons(params, path):

@@ -1,10 +1,14 @@
 """Fixtures for every test."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest -n runs one process per core
@@ -12,6 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+import torch
 from checkout import ROOT
 from PIL import Image
 from ruamel.yaml import YAML
@@ -21,6 +26,7 @@ from rsnlib.config import load_params
 from rsnlib.data.people import People
 from rsnlib.data.skeletons import COCO
 from rsnlib.demo.annotate import draw_people
+from rsnlib.models.published import PUBLISHED, Published
 from rsnlib.stages.evaluate import evaluate
 from rsnlib.stages.layout import runs
 from rsnlib.stages.prepare import prepare
@@ -180,3 +186,46 @@ def find_dot():
         return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
 
     return find
+
+
+@pytest.fixture
+def server():
+    """A server on loopback: `files`, {path: bytes}, `cut`, bytes that it leaves out at the end, `delay`, seconds before
+    it answers, and `asked`, the paths asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append(self.path)
+            time.sleep(self.server.delay)
+            contents = self.server.files.get(self.path)
+            self.send_response(200 if contents else 404)
+            self.send_header("Content-Length", str(len(contents or b"")))
+            self.end_headers()
+            self.wfile.write((contents or b"")[: len(contents or b"") - self.server.cut])
+
+        def log_message(self, *_): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.asked, server.cut, server.delay = {}, [], 0, 0
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def publish(server, tmp_path, monkeypatch):
+    """A function: put `contents` on the server as the weights "mmpose/rsn18", under their digest or a given one;
+    returns the path at which torch.hub, its cache a new folder, keeps them."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+
+    def publish(contents=b"weights", digest=None):
+        file = f"rsn18-{digest or hashlib.sha256(contents).hexdigest()[:8]}_20221013.pth"
+        server.files[f"/{file}"] = contents
+        url = f"http://127.0.0.1:{server.server_port}/{file}"
+        monkeypatch.setitem(PUBLISHED, "mmpose/rsn18", Published("rsn18", url))
+        return tmp_path / "hub/checkpoints" / file
+
+    return publish

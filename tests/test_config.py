@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -179,11 +178,24 @@ def test_a_wrong_value_is_named(load_changed, key, value):
         ({"kernels": 5}, "kernels"),
         ({"hard_keypoints": 0}, "hard_keypoints"),
         ({"intermediate_supervision": "no"}, "intermediate_supervision"),
+        ({"frozen": "stem"}, "frozen"),
+        ({"init": "rsn81"}, r"init: 'rsn81' is no model and no published weights \(near: rsn18.*below data/: put"),
+        ({"init": "weights/a.pth"}, "init: .* nor below data/: put a file of your own there"),
+        ({"init": "data/../a.pth"}, "init: .* nor below data/"),
+        ({"init": "rsn18"}, "init: rsn18 starts from rsn18: a circle"),
     ],
 )
 def test_what_is_wrong_with_a_model_is_named(load_changed, line, message):
     with pytest.raises(UserError, match=rf"params.yaml: ablations.block-18.rsn18: .*{message}"):
         load_changed("ablations.block-18.rsn18", line)
+
+
+def test_a_model_starts_from_another_but_not_in_a_circle(load_changed):
+    lines = {"a": {"network": "rsn18", "init": "b"}, "b": {"network": "rsn18", "init": "data/any.pth"}}
+    assert load_changed("run.models", lines).model("a").training.init == "b"
+    lines["b"]["init"] = "a"
+    with pytest.raises(UserError, match=r"run.models.a: init: a starts from b starts from a: a circle"):
+        load_changed("run.models", lines)
 
 
 @pytest.mark.parametrize("key", ["run", "run.seeds", "recipes.paper.warmup", "datasets.lspet.more_input_sizes"])
@@ -234,15 +246,6 @@ def test_a_skeleton_needs_neither_sides_nor_limbs(load_changed):
     dot = {"keypoints": ["dot"], "sigmas": [0.1]} | dict.fromkeys(("mirror", "limbs", "upper_body"), [])
     params = load_changed("skeletons", {"dot": dot})
     assert params.skeletons["dot"].skeleton("dot") == Skeleton("dot", ("dot",), (), (), (), (0.1,))
-
-
-def test_the_readmes_example_is_a_skeleton(load_changed):
-    example = re.search(r"```yaml\n(datasets:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    example = YAML(typ="safe").load(example)
-    loaded = load_changed("skeletons", example["skeletons"])
-    mice = replace(loaded.dataset("demo"), **example["datasets"]["mice"])
-    assert loaded.skeleton(mice).mirrored == [0, 2, 1, 3]
-    assert mice.splits["val"] == {"annotations": "labels/val.json", "images": "photos"}
 
 
 @pytest.mark.parametrize(

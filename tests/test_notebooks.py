@@ -14,7 +14,7 @@ from rsnlib.stages.train import PACKAGE, WEIGHTS_CODE
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-SITE = STAGES.pop("site")  # made of the others' notebooks
+SITE, STARTS = STAGES.pop("site"), STAGES.pop("starts")  # without a notebook; the site is made of the others'
 DIGEST = STAGES.pop("digest")["do"]
 FOR_A_PERSON = {"explore", "predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
@@ -92,15 +92,14 @@ def test_a_stages_parameters_exist_whatever_is_run(stage):
 
 def test_what_a_stage_reads_of_the_others_they_write():
     def folders(stage, key):
-        entries = STAGES[stage].get(key, [])
-        paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+        paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(key, [])]
         return {path for path in paths if path.startswith(("work/", "results/"))}
 
-    written = set().union(*(folders(stage, key) for stage in STAGES for key in ("outs", "metrics", "plots")))
+    stages = [*STAGES.values(), STARTS]
+    written = set().union(*(folders(stage, key) for stage in stages for key in ("outs", "metrics", "plots")))
     written |= {path.replace("${key}", "${item.dataset}") for path in DIGEST["outs"]}
-    for stage in STAGES:
-        for path in folders(stage, "deps"):
-            assert any(out == path or out.startswith(path + "/") for out in written), (stage, path)
+    for path in set().union(*(folders(stage, "deps") for stage in stages)):
+        assert any(f"{out}/".startswith(f"{path}/") or path.startswith(f"{out}/") for out in written), path
 
 
 def test_every_stage_leaves_its_executed_notebook_for_the_site():

@@ -18,10 +18,14 @@ CHANGES = [
     ("datasets.demo.margin", [0.2, 0.2], {"prepare", "train", "evaluate"}),
     ("datasets.demo.augmentation.flip", 0.25, {"prepare", "train"}),
     ("datasets.demo.recipe.learning_rate", 1e-4, {"train"}),
-    ("run.models.rsn18-prm.hard_keypoints", 7, {"train", "evaluate", "tables", "figures", "networks", "site"}),
+    (
+        "run.models.rsn18-prm.hard_keypoints",
+        7,
+        {"train", "evaluate", "tables", "figures", "networks", "site", "starts"},
+    ),
     ("train.weight_decay", 0, {"train"}),
     ("evaluate.flip_test", False, {"evaluate"}),
-    ("ablations.branches.rsn18-branches2.branches", 3, {"networks", "tables", "figures"}),
+    ("ablations.branches.rsn18-branches2.branches", 3, {"networks", "starts", "tables", "figures"}),
     ("datasets.coco.blur", 9, set()),  # of a data set that is not run
 ]
 

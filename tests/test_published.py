@@ -1,12 +1,8 @@
 """Weights by name: downloaded once, checked, kept; and one message for each thing that can go wrong."""
 
 import errno
-import hashlib
 import os
 import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -19,54 +15,11 @@ from rsnlib.apps.weights import find_weights
 from rsnlib.data.images import normalise
 from rsnlib.errors import UserError
 from rsnlib.inference.predict import crop_settings, cut_boxes, decoding_of
-from rsnlib.models.published import PUBLISHED, Published, published_file
+from rsnlib.models.published import PUBLISHED, published_file
 from rsnlib.models.zoo import create_model, list_models
 from rsnlib.stages.networks import published_weights
 
 NAME = "mmpose/rsn18"
-
-
-@pytest.fixture
-def server():
-    """A server on loopback: `files`, {path: bytes}, `cut`, bytes that it leaves out at the end, `delay`, seconds before
-    it answers, and `asked`, the paths asked for."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.server.asked.append(self.path)
-            time.sleep(self.server.delay)
-            contents = self.server.files.get(self.path)
-            self.send_response(200 if contents else 404)
-            self.send_header("Content-Length", str(len(contents or b"")))
-            self.end_headers()
-            self.wfile.write((contents or b"")[: len(contents or b"") - self.server.cut])
-
-        def log_message(self, *_): ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.asked, server.cut, server.delay = {}, [], 0, 0
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def publish(server, tmp_path, monkeypatch):
-    """A function: put `contents` on the server as the weights NAME, under the digest of the contents or a given one;
-    returns the path at which torch.hub, its cache a new folder, keeps them."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-
-    def publish(contents=b"weights", digest=None):
-        file = f"rsn18-{digest or hashlib.sha256(contents).hexdigest()[:8]}_20221013.pth"
-        server.files[f"/{file}"] = contents
-        url = f"http://127.0.0.1:{server.server_port}/{file}"
-        monkeypatch.setitem(PUBLISHED, NAME, Published("rsn18", url))
-        return tmp_path / "hub/checkpoints" / file
-
-    return publish
 
 
 def test_published_weights_are_downloaded_once_and_kept_where_torch_hub_keeps_its_files(publish, server):

@@ -121,7 +121,7 @@ def compare(dataset):
 def train_briefly(dataset, model, name, epochs, people, progress):
     """Train a network for a few epochs and predict the first COMPARED validation people; return the new run's name.
 
-    model: a config.Model; whatever its input size, the data set's is used
+    model: a config.Model; whatever its input size, the data set's is used, and it starts from no weights
     people: the number of training people, the first ones
     progress: called with the fraction done, 0 to 1, and a text; an exception from it ends the run without a trace
     """

@@ -10,7 +10,7 @@ import torch
 
 from rsnlib.errors import UserError
 from rsnlib.files import whole_file
-from rsnlib.models.foreign import BEFORE_NORM, find_state, fit, foreign_names, recognise
+from rsnlib.models.foreign import BEFORE_NORM, find_state, fit, foreign_names, is_plain, recognise
 from rsnlib.models.torch_files import read_torch_file
 from rsnlib.models.zoo import create_model, describe, parse_architecture
 
@@ -37,7 +37,9 @@ def read_weights(path_or_state_dict):
     no network has are left out. Raises UserError as `load_checkpoint` does for what cannot be read."""
     where, contents, _ = _open(path_or_state_dict)
     form, state = find_state(contents, where)
-    return state if form == "rsnlib" else fit(_empty(where, recognise(form, state, contents), state), form, state)[0]
+    if form == "rsnlib":
+        return {name: tensor for name, tensor in state.items() if is_plain(tensor)}
+    return fit(_empty(where, recognise(form, state, contents), state), form, state)[0]
 
 
 def load_model(path):

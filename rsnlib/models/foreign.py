@@ -180,11 +180,11 @@ def fit(model, form, state):
     for name, tensor in state.items():
         if name not in shapes:
             problems.append(f"{name} does not belong to this network")
-        elif not _is_plain(tensor):
+        elif not is_plain(tensor):
             problems.append(f"{name} is not stored as plain real numbers")
         elif tensor.shape != shapes[name]:
             problems.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shapes[name])}")
-    weights = {ours: state[theirs] for ours, theirs in names.items() if _is_plain(state.get(theirs))}
+    weights = {ours: state[theirs] for ours, theirs in names.items() if is_plain(state.get(theirs))}
     for ours, tensor in weights.items():
         if ".middle_path." in names[ours] and tensor.dim() == 2:
             weights[ours] = tensor[..., None, None]
@@ -193,7 +193,8 @@ def fit(model, form, state):
     return weights, problems
 
 
-def _is_plain(tensor):
+def is_plain(tensor):
+    """Return True for a tensor of plain real numbers."""
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         return False
     return not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())

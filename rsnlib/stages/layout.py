@@ -29,6 +29,11 @@ def crops_path(dataset, split, size="own"):
     return project_root() / "work" / "crops" / dataset / f"{name}.safetensors"
 
 
+def start_path(model):
+    """Return the path of what stands for the weights that a model starts from, written by `starts`."""
+    return project_root() / "work" / "starts" / f"{model}.json"
+
+
 def weights_path(dataset, model, seed):
     """Return the path of a run's weights, written by `train`."""
     return project_root() / "work" / "models" / dataset / f"{run_name(model, seed)}.safetensors"

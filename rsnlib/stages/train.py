@@ -1,6 +1,7 @@
 """Stage `train`: crop stores to trained weights, their curve, and run.json."""
 
 import contextlib
+import sys
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,16 +16,19 @@ from rsnlib.config import load_params
 from rsnlib.data.readers import ground_truth
 from rsnlib.device import choose_precision, default_device
 from rsnlib.errors import UserError
-from rsnlib.files import fingerprint, write_json
-from rsnlib.inference.predict import predict_store
+from rsnlib.files import fingerprint, project_root, write_json
+from rsnlib.inference.predict import predict_store, skeleton_of
 from rsnlib.metrics import protocol
-from rsnlib.models.checkpoints import save_model
+from rsnlib.models.checkpoints import load_model, read_weights, save_model
+from rsnlib.models.published import PUBLISHED, published_file
 from rsnlib.models.zoo import create_model
 from rsnlib.report.cost import cost
-from rsnlib.stages.layout import data_path, state_path, tensorboard_path, training_path, weights_path
+from rsnlib.stages.layout import data_path, run_name, state_path, tensorboard_path, training_path, weights_path
 from rsnlib.stages.provenance import code_fingerprint, digests, machine
+from rsnlib.stages.starts import digest
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
+from rsnlib.training.start import describe, take_weights
 
 # code that trained weights depend on: a training is resumed only by the same
 LEARNT_FROM = ("augment", "batches", "geometry", "images", "people", "store", "targets")
@@ -39,37 +43,11 @@ def train(dataset, model, seed):
 
     The validation accuracy on the way is measured without flip test and with COCO's blur, whatever `evaluate` does.
     """
-    params = load_params()
-    settings, description = params.dataset(dataset, model), params.model(model)
-    store, validation = load_store(dataset, "train", model), load_store(dataset, "val", model)
-    if description.training.kernels != "own":
-        settings = replace(settings, kernels=description.training.kernels)
-    skeleton = store.people.skeleton
-    writer = summary_writer() if params.train.tensorboard else None
-    learns_by = {name: value for name, value in asdict(params.train).items() if name != "tensorboard"}
-
-    mark = fingerprint(
-        settings.input_size,
-        settings.kernels,
-        asdict(settings.augmentation),
-        asdict(settings.recipe),
-        asdict(description),
-        learns_by | {"precision": choose_precision(default_device(), params.train.precision)},
-        seed,
-        store.fingerprint,
-        torch.__version__,
-    )
-    judge = protocol(*params.judged_by(dataset))
-    truth = ground_truth(data_path(dataset), settings.reader, settings.splits["val"], validation.people)
-
-    def validate(network):
-        (keypoints,), (scores,) = predict_store(network, validation, [(False, "quarter")])
-        metrics = judge.accuracy(validation.people, keypoints, scores, truth)
-        return {f"val_{judge.metric}": metrics[judge.metric]}
-
-    torch.manual_seed(seed)
-    network = create_model(description.architecture, len(skeleton), settings.input_size)
-    parameters, multiply_adds = cost(description.architecture, len(skeleton), settings.input_size)
+    run = Run(dataset, model, seed)
+    writer = summary_writer() if run.shared.tensorboard else None
+    network, taken = run.begin()
+    if taken and parallel.rank() == 0:
+        print(describe(taken, run.skeleton))
     with contextlib.ExitStack() as stack:
 
         @lru_cache
@@ -91,45 +69,137 @@ def train(dataset, model, seed):
                     if writer:
                         board().add_scalar(name, value, row["iteration"])
 
-        network, curve = loop.train(
+        network, curve = run.train(network, log)
+    if parallel.rank() == 0:
+        save_model(network, weights_path(dataset, model, seed), run.about())
+        write_json(training_path(dataset, model, seed, "run.json"), run.report() | {"start": taken})
+    return pd.DataFrame(curve)
+
+
+class Run:
+    """One training by params.yaml: what it is made from, and the marks by which its results are known.
+
+    mark: fingerprint of parameters, data and the weights to start from; identity: of these and the code
+    """
+
+    def __init__(self, dataset, model, seed):
+        params = load_params()
+        self.dataset, self.model, self.seed = self.name = dataset, model, seed
+        self.shared = params.train
+        self.description = params.model(model)
+        settings = params.dataset(dataset, model)
+        if self.description.training.kernels != "own":
+            settings = replace(settings, kernels=self.description.training.kernels)
+        self.settings, self.judge = settings, protocol(*params.judged_by(dataset))
+        self.store, self.validation = load_store(dataset, "train", model), load_store(dataset, "val", model)
+        self.skeleton = self.store.people.skeleton
+        val = settings.splits["val"]
+        self.truth = ground_truth(data_path(dataset), settings.reader, val, self.validation.people)
+        init = self.description.training.init
+        by_run = init is not None and params.trains(init)
+        self.first = Run(dataset, init, seed) if by_run else None  # the run to start from
+        learns_by = {name: value for name, value in asdict(self.shared).items() if name != "tensorboard"}
+        self.mark = fingerprint(
+            settings.input_size,
+            settings.kernels,
+            asdict(settings.augmentation),
+            asdict(settings.recipe),
+            asdict(self.description),
+            learns_by | {"precision": choose_precision(default_device(), self.shared.precision)},
+            seed,
+            self.store.fingerprint,
+            self.first.identity if self.first else init and digest(init),
+            torch.__version__,
+        )
+        self.identity = fingerprint(self.mark, digests(PACKAGE, WEIGHTS_CODE))
+
+    def begin(self):
+        """Return the network before its training and, if it starts from weights, what it took of them: the report of
+        `take_weights`, and their "source"."""
+        architecture, init = self.description.architecture, self.description.training.init
+        torch.manual_seed(self.seed)
+        network = create_model(architecture, len(self.skeleton), self.settings.input_size)
+        if init is None:
+            return network, None
+        weights, known = self.first.trained() if self.first else read_start(init)
+        weights = parallel.from_first(weights)  # after a training, the others lack running statistics
+        try:
+            taken = take_weights(network, weights, self.skeleton.keypoints, known)
+        except UserError as error:
+            raise UserError(f"{init} (`init` of {self.model} in params.yaml): {error}") from None
+        return network, {"source": init, **taken}
+
+    def trained(self):
+        """Return the weights after the training and the names of their keypoints: from the file of the weights, from
+        the checkpoints, or trained now."""
+        path = weights_path(*self.name)
+        if not path.is_file() or (network := load_model(path)).about.get("training") != self.identity:
+            if parallel.rank() == 0:
+                print(f"{run_name(self.model, self.seed)} on {self.dataset} comes first", file=sys.stderr, flush=True)
+            network, _ = self.train(self.begin()[0])
+        return network.cpu().state_dict(), self.skeleton.keypoints
+
+    def train(self, network, log=None):
+        """Train a network of `begin`, or resume where its training was interrupted; return it and its curve."""
+        how = self.description.training
+        return loop.train(
             network,
-            store,
-            settings,
-            settings.recipe,
-            seed=seed,
-            train=params.train,
-            intermediate_supervision=description.training.intermediate_supervision,
-            hard_keypoints=description.training.mined_keypoints,
-            validate=validate,
-            validated_by=fingerprint(digests(PACKAGE, JUDGING_CODE), skeleton.sigmas),
-            state=state_path(fingerprint(mark, digests(PACKAGE, WEIGHTS_CODE))),
+            self.store,
+            self.settings,
+            self.settings.recipe,
+            seed=self.seed,
+            train=self.shared,
+            intermediate_supervision=how.intermediate_supervision,
+            hard_keypoints=how.mined_keypoints,
+            frozen=how.frozen,
+            validate=self.validate,
+            validated_by=fingerprint(digests(PACKAGE, JUDGING_CODE), self.skeleton.sigmas),
+            state=state_path(self.identity),
             log=log,
         )
-    if parallel.rank() == 0:
-        about = {"model": model, "dataset": dataset, "skeleton": skeleton.description, "seed": seed, "params": mark}
-        about |= {"margin": settings.margin, "machine": machine()}
-        about["categories"] = np.unique(store.people.categories).tolist()
-        save_model(network, weights_path(dataset, model, seed), about)
-        report = {
-            "model": model,
-            "dataset": dataset,
-            "seed": seed,
-            "skeleton": skeleton.name,
-            "input": "x".join(map(str, settings.input_size)),
+
+    def validate(self, network):
+        """Return the accuracy on the validation people, {metric: number}."""
+        (keypoints,), (scores,) = predict_store(network, self.validation, [(False, "quarter")])
+        metrics = self.judge.accuracy(self.validation.people, keypoints, scores, self.truth)
+        return {f"val_{self.judge.metric}": metrics[self.judge.metric]}
+
+    def about(self):
+        """Return what the file of the weights says of them."""
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "skeleton": self.skeleton.description,
+            "seed": self.seed,
+            "params": self.mark,
+            "training": self.identity,
+            "margin": self.settings.margin,
+            "machine": machine(),
+            "categories": np.unique(self.store.people.categories).tolist(),
+        }
+
+    def report(self):
+        """Return what tables want to know of the training."""
+        size = self.settings.input_size
+        parameters, multiply_adds = cost(self.description.architecture, len(self.skeleton), size)
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "skeleton": self.skeleton.name,
+            "input": "x".join(map(str, size)),
             "parameters": parameters,
             "multiply_adds": multiply_adds,
-            "people": {"train": len(store), "val": len(validation)},
-            "iterations": loop.iterations(settings.recipe, len(store)),
-            "batch_size": settings.recipe.batch_size,
+            "people": {"train": len(self.store), "val": len(self.validation)},
+            "iterations": loop.iterations(self.settings.recipe, len(self.store)),
+            "batch_size": self.settings.recipe.batch_size,
             "machine": machine(),
             "fingerprints": {
-                "parameters": mark,
-                "data": fingerprint(store.fingerprint, validation.fingerprint),
+                "parameters": self.mark,
+                "data": fingerprint(self.store.fingerprint, self.validation.fingerprint),
                 "code": code_fingerprint("prepare", "train"),
             },
         }
-        write_json(training_path(dataset, model, seed, "run.json"), report)
-    return pd.DataFrame(curve)
 
 
 def summary_writer():
@@ -140,3 +210,17 @@ def summary_writer():
         message = "params.yaml: train.tensorboard needs a package: `pip install tensorboard`, or set it to false"
         raise UserError(message) from None
     return SummaryWriter
+
+
+def read_start(init):
+    """Return the weights of a file below the project or, by their name, published ones: {name: tensor}, and the names
+    of their keypoints, None where nothing is known of these. A file may hold a part of a network."""
+    path = published_file(init) if init in PUBLISHED else project_root() / init
+    try:
+        network = load_model(path)
+    except UserError:
+        return read_weights(path), None
+    try:
+        return network.state_dict(), skeleton_of(network).keypoints
+    except UserError:
+        return network.state_dict(), None

@@ -17,6 +17,7 @@ from rsnlib.models.attention import PRM
 from rsnlib.models.blocks import frozen_statistics
 from rsnlib.training import parallel
 from rsnlib.training.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
+from rsnlib.training.start import parts
 from rsnlib.training.states import States, termination
 
 LOGS = 200  # points of a training curve
@@ -35,6 +36,7 @@ def train(
     train,
     intermediate_supervision=True,
     hard_keypoints=HARD_KEYPOINTS,
+    frozen=(),
     validate=None,
     validated_by=None,
     log=None,
@@ -47,6 +49,7 @@ def train(
     settings: config.Dataset (kernels, augmentation); recipe: config.Recipe; train: config.Train
     intermediate_supervision: every head learns; False: the last stage's finest head alone
     hard_keypoints: as for `heatmap_loss`
+    frozen: names of modules that stay as they are, running statistics of their batch norms included
     validate: model -> {metric: number}, called `train.validations` times, evenly, the last time at the end
     validated_by: fingerprint of what `validate` measures with; a resumed training drops validations by another, and
         measures the last one anew if the training is finished
@@ -68,7 +71,11 @@ def train(
     ):
         precision = choose_precision(device, train.precision)
         model = model.to(device)
-        learner = faster(model, device, precision, train.activation_checkpointing).train()
+        learner = faster(model, device, precision, train.activation_checkpointing)
+        still = parts(learner, frozen)
+        for part in still:
+            part.requires_grad_(False)
+        set_learning(learner, still)
         optimizer = make_optimizer(learner, recipe, train.weight_decay)
         size, total = recipe.batch_size, iterations(recipe, len(store))
         evenly = {round(total * (i + 1) / train.validations) for i in range(train.validations)}
@@ -133,7 +140,7 @@ def train(
                 losses = []
                 if iteration in validations and first_process:
                     row |= validate(slower(learner, model).eval())
-                    learner.train()
+                    set_learning(learner, still)
                 bar.set_postfix(loss=f"{row['loss']:.1f}", refresh=False)
                 curve.append(row)
                 log(row)
@@ -152,6 +159,13 @@ def train(
                 raise Stopped(f"{where}; `make`, `dvc repro` or the same command goes on from there")
         bar.close()
         return slower(learner, model).eval(), curve
+
+
+def set_learning(model, still):
+    """Set `model` to training, but the modules `still` in it to evaluation, which leaves their batch norms alone."""
+    model.train()
+    for part in still:
+        part.eval()
 
 
 @contextlib.contextmanager
@@ -221,8 +235,10 @@ def make_optimizer(model, recipe, weight_decay):
     as fast; 1 is the released code. Starting them at the targets' scale does not work: the loss of the noisy first
     outputs drives them to zero.
     """
-    outputs = [parameter for norm in output_norms(model) for parameter in norm.parameters()]
-    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in {*outputs}]
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norms = {parameter for norm in output_norms(model) for parameter in norm.parameters()}
+    outputs = [parameter for parameter in learnt if parameter in norms]
+    others = [parameter for parameter in learnt if parameter not in norms]
     groups = [{"params": others, "range": 1}, {"params": outputs, "range": recipe.output_scale}]
     return torch.optim.Adam(groups, lr=recipe.learning_rate, weight_decay=weight_decay, fused=True)
 
