@@ -8,6 +8,7 @@ import re
 import signal
 import struct
 import sys
+import time
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from checkout import ROOT, Command, ended, wait_for
+from checkout import ROOT, Command, InTerminal, ended, wait_for
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from ruamel.yaml import YAML
 
@@ -62,6 +63,17 @@ def test_a_training_that_waits_for_another_of_the_same_run_leaves_its_curves_alo
         assert hashes(project, ("curves", "weights")) == before
     ended(second)
     assert hashes(project, ("curves", "weights")) == before
+
+
+@pytest.mark.parametrize("seconds", [0, 1.5])  # before there is a kernel, and while it starts or computes
+def test_ctrl_c_in_a_stage_ends_in_one_line(project, seconds):
+    stage = [sys.executable, "-m", "rsnlib", "notebook", "tables", "--dataset", "demo"]
+    command = InTerminal(project, *stage, PYTHONPATH=str(ROOT))
+    wait_for(lambda: "stage 7 of 9" in command.said(), command, "began")
+    time.sleep(seconds)
+    command.press_ctrl_c()
+    said = ended(command, 1).partition("stage 7 of 9")[2].split()
+    assert " ".join(said) == "^C stopped; `make` or `dvc repro` goes on from here"
 
 
 def test_a_crop_store_is_compared_with_its_windows(project):

@@ -1,6 +1,7 @@
 """Notebooks as stages: executed by papermill, the executed copy kept for the site."""
 
 import contextlib
+import logging
 import re
 import signal
 import sys
@@ -14,6 +15,8 @@ from rsnlib.files import project_root, whole_file
 from rsnlib.stages.layout import executed_path
 from rsnlib.stages.provenance import made_by, place_in_pipeline
 from rsnlib.stages.site import write_site
+
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are raised, too
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
