@@ -10,6 +10,7 @@ from rsnlib.data.readers import ground_truth, read_people
 from rsnlib.data.skeletons import COCO, SKELETONS
 from rsnlib.errors import UserError
 from rsnlib.metrics import coco_ap, coco_results
+from rsnlib.stages.prepare import describe
 
 SPLIT = {"annotations": "a.json", "images": "images"}
 
@@ -108,6 +109,19 @@ def test_who_is_left_out_is_nobody_to_find(data_set, changes):
         read(folder)
     people = read(folder, "leave out")
     assert people.ids.tolist() == [1, 4] and judged(folder, people) == 1
+
+
+def test_everyone_passed_over_or_left_out_stands_on_the_page_of_the_stage(data_set):
+    people = [
+        somebody(1),
+        somebody(2, iscrowd=1),
+        somebody(3, num_keypoints=0),
+        somebody(4, iscrowd=1),
+        somebody(5, area=0),
+    ]
+    (row,) = describe({"val": read(data_set(people), "leave out")}).to_dict("records")
+    assert row["people"] == 1 and row["why"] == "5: area is 0"
+    assert row["passed over"] == "2: a crowd; 1: num_keypoints is 0 though keypoints are labelled"
 
 
 def test_people_whose_picture_is_not_there_are_nobody_to_find(data_set):

@@ -1,5 +1,6 @@
 """People: what every reader returns whatever its files look like, and the checks that readers share."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -110,6 +111,11 @@ def collect(skeleton, entries, read):
         unusable=tuple(unusable),
         passed_over=tuple(filter(None, passed_over)),
     )
+
+
+def count_reasons(reasons, most=10):
+    """Return the most frequent reasons and the number of each as text, "2: a crowd; 1: ..."."""
+    return "; ".join(f"{count}: {reason}" for reason, count in Counter(reasons).most_common(most))
 
 
 def summary(people):

@@ -8,6 +8,7 @@ import pandas as pd
 from rsnlib.config import load_params
 from rsnlib.data.augment import reach
 from rsnlib.data.batches import cut_crops
+from rsnlib.data.people import count_reasons
 from rsnlib.data.readers import read_people
 from rsnlib.data.store import write_crop_store
 from rsnlib.errors import UserError
@@ -35,13 +36,14 @@ def prepare(dataset):
 
 
 def describe(people):
-    """Return what `prepare` found: a data frame, one row per split, and the people left out, as a string per row."""
+    """Return what `prepare` found: a data frame, one row per split, with those passed over and left out as text."""
     rows = [
         {
             "split": split,
             "people": len(found),
             "pictures": found.image_count,
             "labelled keypoints": int((found.visible > 0).sum()),
+            "passed over": count_reasons(found.passed_over),
             "left out": len(found.unusable),
             "why": "; ".join(f"{identity}: {reason}" for identity, reason in found.unusable),
             "marked as rotated": "; ".join(f"{Path(image).name}: {way}" for image, way in found.exif),

@@ -1,6 +1,5 @@
 """Readers: files as their authors publish them -> People."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rsnlib.data.images import check_images
+from rsnlib.data.people import count_reasons
 from rsnlib.data.readers import coco, lsp, mpii
 from rsnlib.data.readers.detections import read_detections
 from rsnlib.data.skeletons import COCO
@@ -84,9 +84,8 @@ def read_people(
     if people.unusable and unusable == "stop":
         raise UserError(_describe_unusable(people, root / annotations))
     if not len(people):
-        reasons = Counter([*people.passed_over, *(reason for _, reason in people.unusable)]).most_common(LISTED_REASONS)
-        why = "; ".join(f"{count}: {reason}" for reason, count in reasons)
-        raise UserError(f"{root / annotations}: split {split!r} has not a single usable person ({why or 'nobody'})")
+        why = count_reasons([*people.passed_over, *(reason for _, reason in people.unusable)]) or "nobody"
+        raise UserError(f"{root / annotations}: split {split!r} has not a single usable person ({why})")
     return people
 
 
