@@ -19,6 +19,7 @@ import warnings
 import zipfile
 import zlib
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -316,23 +317,25 @@ class Inputs:
 
     def coco(self, chance):
         """Break annotations, read them and judge predictions that are the truth."""
-        skeleton, values = chance.choice([(COCO, self.coco_values), (MOUSE, self.few_values)])
+        skeleton = chance.choice([COCO, MOUSE, replace(MOUSE, sigmas=None, normalise_by=(0, 1))])
+        values = self.coco_values if skeleton == COCO else self.few_values
         path = self._file(ANNOTATIONS, as_json(values, chance))
         how = {"unusable": chance.choice(["stop", "leave out"]), "boxes": chance.choice(["annotated", "keypoints"])}
+        how |= {"areas": chance.choice(["annotated", "annotated", "box 0.53"])}
         diagnosed = chance.random() < 0.1
 
         def read():
             people = read_people(self.folder / "set", "coco", "val", skeleton=skeleton, **how)
-            judge, truth = protocol("coco"), ground_truth(self.folder / "set", "coco", "val", people)
+            judge, truth = protocol("coco", skeleton), ground_truth(self.folder / "set", "coco", "val", people)
             scores = np.ones(people.visible.shape)
-            precision = judge.accuracy(people, people.keypoints, scores, truth)["AP"]
-            if not precision > 1 - 1e-9:
-                raise ValueError(f"the truth has an AP of {precision}")
+            accuracy = judge.accuracy(people, people.keypoints, scores, truth)[judge.metric]
+            if not accuracy * judge.per_cent > 100 - 1e-6:
+                raise ValueError(f"the truth has an accuracy of {accuracy}")
             given = people.image_ids, people.keypoints, scores, people.scores
             results = coco_results(*given, categories=people.categories)
             if diagnosed:
                 judge.diagnose(people, results, truth), judge.resample(people, results, truth)
-            if how["unusable"] == "stop":
+            if how["unusable"] == "stop" and skeleton.sigmas:
                 coco_ap(results, path, skeleton)
 
         return read, [path.name]
