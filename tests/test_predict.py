@@ -167,6 +167,8 @@ def test_margin_and_blur_are_those_of_the_training_or_of_the_skeletons_data_set(
     assert crop_settings(coco) == ((0.09, 0.135), 5) and crop_settings(mpii) == ((0.25, 0.25), 9)
     mpii.about = {"skeleton": "mpii", "margin": (0.1, 0.2), "blur": 7}
     assert crop_settings(mpii) == ((0.1, 0.2), 7)
+    mpii.about = {"skeleton": {"name": "mpii"}}  # as another's file describes it
+    assert crop_settings(mpii) == ((0.25, 0.25), 9)
     mpii.about = {"skeleton": {"name": "another of 16"}, "enlarge": (0.3, 0.3)}  # as files before this key were
     assert crop_settings(mpii) == ((0.3, 0.3), 5)
 

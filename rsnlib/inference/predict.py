@@ -324,7 +324,8 @@ def crop_settings(model):
     heatmaps: those of its training, else the released code's for MPII or COCO."""
     about = getattr(model, "about", {})
     skeleton = about.get("skeleton", MPII.name if model.keypoints == len(MPII) else None)
-    margin, blur = ((0.25, 0.25), 9) if skeleton == MPII.name else ((0.09, 0.135), 5)
+    name = skeleton.get("name") if isinstance(skeleton, dict) else skeleton
+    margin, blur = ((0.25, 0.25), 9) if name == MPII.name else ((0.09, 0.135), 5)
     return about.get("margin", about.get("enlarge", margin)), about.get("blur", blur)
 
 
