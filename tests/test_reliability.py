@@ -69,10 +69,10 @@ def test_a_training_that_waits_for_another_of_the_same_run_leaves_its_curves_alo
 def test_ctrl_c_in_a_stage_ends_in_one_line(project, seconds):
     stage = [sys.executable, "-m", "rsnlib", "notebook", "tables", "--dataset", "demo"]
     command = InTerminal(project, *stage, PYTHONPATH=str(ROOT))
-    wait_for(lambda: "stage 7 of 9" in command.said(), command, "began")
+    wait_for(lambda: re.search(r"stage \d+ of \d+", command.said()), command, "began")
     time.sleep(seconds)
     command.press_ctrl_c()
-    said = ended(command, 1).partition("stage 7 of 9")[2].split()
+    said = re.split(r"stage \d+ of \d+", ended(command, 1))[1].split()
     assert " ".join(said) == "^C stopped; `make` or `dvc repro` goes on from here"
 
 
