@@ -5,6 +5,8 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: all test lab pins
 all: .venv/ready data/demo
+	@dvc repro networks prepare
+	@python -m rsnlib train
 	@dvc repro
 	@echo 'Done: open file://$(CURDIR)/results/index.html'
 

@@ -54,8 +54,8 @@ def command_line():
     argument("--seed", type=int)
 
     argument = add(train)
-    argument("--dataset", required=True)
-    argument("--model", required=True)
+    argument("--dataset", help="with --model: train this run alone")
+    argument("--model")
     argument("--seed", type=int, default=0)
 
     add(starts)
@@ -138,7 +138,13 @@ def notebook(name, **given):
 
 
 def train(dataset, model, seed):
-    """Train one run; under torchrun, on several GPUs."""
+    """Train one run; under torchrun, on several GPUs. Without --dataset and --model: every run, side by side on a CPU."""
+    if not dataset and not model:
+        from rsnlib.stages.side_by_side import train_all
+
+        return train_all()
+    if not dataset or not model:
+        raise UserError("train takes --dataset and --model, or neither")
     from rsnlib.stages.train import train
     from rsnlib.training import parallel
 

@@ -34,8 +34,9 @@ def machine():
     """Return hardware and software of this machine in a few words."""
     import torch  # not at the top: the command of a stage, which reads dvc.yaml alone, starts in half of the time
 
-    threads = torch.get_num_threads()
-    cpu = f"{threads} CPU thread" + ("s" if threads > 1 else "")
+    from rsnlib.device import cores
+
+    cpu = f"{cores()} CPU core" + ("s" if cores() > 1 else "")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
 

@@ -156,6 +156,7 @@ class Run:
             validated_by=fingerprint(digests(PACKAGE, JUDGING_CODE), self.skeleton.sigmas),
             state=state_path(self.identity),
             log=log,
+            name=run_name(model, seed),
         )
 
     def validate(self, network):

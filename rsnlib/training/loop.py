@@ -41,6 +41,7 @@ def train(
     validated_by=None,
     log=None,
     state=None,
+    name="train",
 ):
     """Train `model` on the crops of `store`, on the GPU if there is one; return it and the training curve, a list of
     dicts.
@@ -55,6 +56,7 @@ def train(
         measures the last one anew if the training is finished
     log: called with each new row of the curve; on resuming, with the earlier rows first
     state: folder of the run's checkpoints; if it holds any, training resumes from the newest
+    name: of the progress bar
 
     The same seed gives the same weights on the same machine, interrupted or not. Ctrl-C and SIGTERM save a
     checkpoint and raise Stopped.
@@ -96,7 +98,7 @@ def train(
             log(row)
         saved, pause = time.monotonic(), SAVE_EVERY
         progress = {"total": total * size, "initial": done * size, "unit": "person", "disable": not first_process}
-        bar = tqdm(desc="train", mininterval=2, smoothing=0.05, **progress)
+        bar = tqdm(desc=name, mininterval=2, smoothing=0.05, **progress)
         cores = SharedCores()
         for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed, pieces):
             factor = learning_rate_factor(iteration, total, recipe.warmup, recipe.warmup_factor)
