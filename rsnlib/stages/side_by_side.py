@@ -62,8 +62,7 @@ def train_all():
 
 
 def stale_runs():
-    """Return [(stage, item)] of the trainings that DVC does not find up to date, but for those that start from weights
-    of this pipeline, which may not be there yet."""
+    """Return [(stage, item)] of the trainings that DVC does not find up to date."""
     asked = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], cwd=project_root(), capture_output=True, text=True
     )
