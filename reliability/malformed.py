@@ -512,7 +512,7 @@ def tensors_changed(data, chance):
     header, rest = header_and_rest(data)
     name = chance.choice(["offsets", "image_rows", *(name for name in header if name != "__metadata__")])
     first, last = header[name]["data_offsets"]
-    numbers = np.frombuffer(rest[first:last], {"I64": "<i8", "F64": "<f8"}[header[name]["dtype"]]).copy()
+    numbers = np.frombuffer(rest[first:last], {"I64": "<i8", "F64": "<f8", "BOOL": "?"}[header[name]["dtype"]]).copy()
     absurd = [-1, 2**62, -(2**63), 10**6, 3] if numbers.dtype.kind == "i" else [np.nan, np.inf, -1e308, 0]
     with warnings.catch_warnings(action="ignore"):
         numbers[chance.randrange(len(numbers))] = chance.choice(absurd)

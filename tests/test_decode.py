@@ -150,7 +150,8 @@ def test_every_left_keypoint_mirrors_a_right_one_and_mirroring_twice_changes_not
         for keypoint, other in enumerate(skeleton.mirrored):
             name, mirrored = skeleton.keypoints[keypoint], skeleton.keypoints[other]
             exchanged = {"left": name.replace("left", "right"), "right": name.replace("right", "left"), "middle": name}
-            assert mirrored == exchanged[skeleton.side(keypoint)]
+            if "face-" not in name:  # numbered, without a side in their names
+                assert mirrored == exchanged[skeleton.side(keypoint)]
         heatmaps = torch.rand(2, len(skeleton), 64, 48)
         assert mirror_heatmaps(mirror_heatmaps(heatmaps, skeleton.mirrored), skeleton.mirrored).equal(heatmaps)
 

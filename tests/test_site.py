@@ -41,8 +41,8 @@ def execute(name, *outputs, title="A title", time="12:00"):
 
 
 def test_a_stage_is_told_with_its_parameters_and_no_others(project):
-    about = made_by("evaluate", {"dataset": "demo", "model": "rsn18", "seed": 0})
-    assert about["stage"] == "evaluate@demo-rsn18-0"
+    about = made_by("evaluate", {"dataset": "demo", "model": "rsn18-small", "seed": 0})
+    assert about["stage"] == "evaluate@demo-rsn18-small-0"
     assert "margin: [0.09, 0.135]" in about["parameters"] and "flip_test: true" in about["parameters"]
     assert "learning_rate" not in about["parameters"]
     with pytest.raises(UserError, match=r"params\.yaml: no datasets\.nobody\.\w+, on which the stage prepare depends"):
@@ -78,7 +78,7 @@ def test_the_same_results_leave_the_same_notebook(project):
 
 
 def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
-    runs = {f"demo/train/{model}-0": f"train@demo-{model}-0" for model in ("rsn18", "res18")}
+    runs = {f"demo/train/{model}-0": f"train@demo-{model}-0" for model in ("rsn18-small", "res18-small")}
     runs |= {"demo/tables": "tables@demo", "networks": "networks"}
     for name, stage in runs.items():
         notebook.clean_notebook(execute(name, title=stage), {"stage": stage, "parameters": f"of: {stage}\n"})
@@ -90,7 +90,11 @@ def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
         assert all(said in text for said in (f"<h1>{stage}</h1>", f"<code>{stage}</code>", f"of: {stage}"))
     assert 'href="../notebooks/train.ipynb"' in text and re.search("<td[^>]*>rsn18</td>", text)
     targets, links = (set(re.findall(f'{part}([^"]+)"', text)) for part in ('<section id="', 'href="#'))
-    assert targets == links == {"demo-train-rsn18-0", "demo-train-res18-0", "demo-tables", "networks", "overview"}
+    assert (
+        targets
+        == links
+        == {"demo-train-rsn18-small-0", "demo-train-res18-small-0", "demo-tables", "networks", "overview"}
+    )
     assert pd.Series(re.findall(r'\bid="([^"]+)"', text)).is_unique
 
 

@@ -156,7 +156,7 @@ class Run:
             validated_by=fingerprint(digests(PACKAGE, JUDGING_CODE), self.skeleton.sigmas),
             state=state_path(self.identity),
             log=log,
-            name=run_name(model, seed),
+            name=run_name(self.model, self.seed),
         )
 
     def validate(self, network):
