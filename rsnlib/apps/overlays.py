@@ -23,7 +23,7 @@ from rsnlib.errors import UserError
 from rsnlib.fast.folded import fuse
 from rsnlib.files import whole_file, writing
 from rsnlib.inference.boxes import check_boxes, find_people
-from rsnlib.inference.predict import assumption, categories_of, predict_batches, see, skeleton_of
+from rsnlib.inference.predict import assumption, categories_of, mirrored_keypoints, predict_batches, see, skeleton_of
 from rsnlib.metrics import coco_results
 from rsnlib.report.drawing import SIDES, limb_side
 from rsnlib.training.states import termination
@@ -70,6 +70,8 @@ def predict_files(
     if not empty:
         raise UserError(f"{output}: exists already and is no empty folder; nothing in it is overwritten: name another")
     skeleton, categories = skeleton_of(model), categories_of(model)
+    if flip_test:
+        mirrored_keypoints(model)  # refuses an ambiguous skeleton before anything is written
     if note := assumption(model):
         print(f"note: {note}", file=sys.stderr)
     detections = None if boxes is None else Detections(boxes, categories, min_score)

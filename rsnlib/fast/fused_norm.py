@@ -31,7 +31,8 @@ class FusedBatchNorm(nn.BatchNorm2d):
     def forward(self, x, addend=None, relu=False):
         same = addend is None or (addend.dtype == x.dtype and addend.shape == x.shape)
         on_cpu = x.device.type == "cpu" and self.weight.dtype == torch.float32 and library(x.dtype) is not None
-        if self.training and on_cpu and same and x.numel() > x.shape[1]:
+        fused = on_cpu and same and x.numel() > x.shape[1] and not torch.compiler.is_compiling()
+        if self.training and fused:
             mode = NORM_ADD_RELU if addend is not None else NORM_RELU if relu else NORM
             return _FusedNorm.apply(x, addend, self.weight, self.bias, self, mode)
         y = super().forward(x)
