@@ -138,7 +138,7 @@ def notebook(name, **given):
 
 
 def train(dataset, model, seed):
-    """Train one run; under torchrun, on several GPUs. Without --dataset and --model: every run, side by side on a CPU."""
+    """Train one run, under torchrun on several GPUs; without --dataset and --model every run, side by side on a CPU."""
     if not dataset and not model:
         from rsnlib.stages.side_by_side import train_all
 

@@ -14,11 +14,12 @@ from rsnlib.stages.provenance import pipeline
 
 
 def train_all():
-    """Train every run of params.yaml that `dvc repro` would train, several at a time. With a GPU it is left to them.
+    """Train every run of params.yaml that `dvc repro` would train, several at a time; with a GPU, leave them to it.
 
     Small networks have too little work per operation to keep several cores busy: on two cores, three half-width RSN-18
     side by side, each with one thread, are done in 0.65 of the time that they take one after the other with two.
-    Raises UserError where a training fails, Stopped after Ctrl-C or SIGTERM, when every training has saved a checkpoint.
+
+    Raises UserError where a training fails; Stopped after Ctrl-C or SIGTERM, when every training has saved.
     """
     runs = [] if default_device().type == "cuda" else stale_runs()
     at_once = min(len(runs), cores() + 1)
