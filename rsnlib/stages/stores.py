@@ -23,8 +23,9 @@ def load_store(dataset, split, model=None):
     skeleton = params.skeleton(settings)
     if skeleton.description != store.people.skeleton.description:
         raise UserError(f"{store.path}: made for another skeleton; make it again: `dvc repro prepare@{dataset}`")
-    images = [str(data_path(dataset) / image) for image in store.people.images]
-    store.people = replace(store.people, images=np.array(images), skeleton=skeleton)
+    folder = data_path(dataset)
+    images = np.array([str(folder / image) for image in store.people.images])
+    store.people = replace(store.people, images=images, skeleton=skeleton)
     return store
 
 
