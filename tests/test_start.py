@@ -14,7 +14,7 @@ from checkout import run as run_as_user
 from ruamel.yaml import YAML
 
 from rsnlib import fast
-from rsnlib.config import Recipe, Train
+from rsnlib.config import Recipe, Train, load_params
 from rsnlib.data.augment import reach
 from rsnlib.data.readers import read_people
 from rsnlib.data.skeletons import COCO, LSP, MPII
@@ -252,13 +252,16 @@ def gym(demo_folder, tmp_path, monkeypatch):
     joints, the neck at the nose.
     """
     example = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL)[1]
-    example = YAML(typ="safe").load(example)
-    values = YAML(typ="safe").load(ROOT / "params.yaml")
-    recipe = values["recipes"]["demo"] | {"batch_size": 4, "length": {"iterations": 2}}
-    small = {"input_size": [64, 64], "recipe": recipe}
-    values["datasets"]["gym"] = values["datasets"]["demo"] | example["datasets"]["gym"] | small
-    values |= {"skeletons": example["skeletons"], "run": example["run"]}
-    folder, names = tmp_path / "project/data/gym", example["skeletons"]["gym"]["keypoints"]
+    added, skeletons, run = re.fullmatch(r"datasets:\n(.*)(skeletons:.*)(run:.*)", example, re.DOTALL).groups()
+    text = (ROOT / "params.yaml").read_text().replace("\ntrain: #", f"\n{added}\ntrain: #")
+    text = re.sub(r"^skeletons: .*$", skeletons, text, flags=re.MULTILINE)
+    text = re.sub(r"^run: #.*?(?=^recipes:)", run, text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").dataset("gym", "tuned").recipe.length == {"epochs": 60}
+    values = json.loads(json.dumps(YAML(typ="safe").load(text)))
+    values["datasets"]["gym"] |= {"input_size": [64, 64], "more_input_sizes": {}}
+    values["datasets"]["gym"]["recipe"] |= {"batch_size": 4, "length": {"iterations": 2}}
+    folder, names = tmp_path / "project/data/gym", values["skeletons"]["gym"]["keypoints"]
     joints = [name.replace("neck", "nose").replace("heel", "ankle") for name in names]
     (folder / "labels").mkdir(parents=True)
     for split in ("train", "val"):
