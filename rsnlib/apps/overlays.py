@@ -19,14 +19,13 @@ from rsnlib.data.images import read_image_size
 from rsnlib.data.people import Unusable
 from rsnlib.data.readers.detections import Detections
 from rsnlib.device import cores, default_device, keep_memory
-from rsnlib.errors import UserError
+from rsnlib.errors import UserError, termination
 from rsnlib.fast.folded import fuse
 from rsnlib.files import whole_file, writing
 from rsnlib.inference.boxes import check_boxes, find_people
 from rsnlib.inference.predict import assumption, categories_of, mirrored_keypoints, predict_batches, see, skeleton_of
 from rsnlib.metrics import coco_results
 from rsnlib.report.drawing import SIDES, limb_side
-from rsnlib.training.states import termination
 
 # the lowest scores of boxes and keypoints that are drawn; 0.5 is a keypoint of which the network saw nothing
 SURE_BOX = 0.5

@@ -3,14 +3,14 @@
 import contextlib
 import logging
 import re
-import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import nbformat
 import papermill
 import psutil
 
-from rsnlib.errors import Stopped, UserError
+from rsnlib.errors import Stopped, UserError, termination
 from rsnlib.files import project_root, whole_file
 from rsnlib.stages.layout import executed_path
 from rsnlib.stages.provenance import made_by, place_in_pipeline
@@ -39,21 +39,8 @@ def run_notebook(name, parameters):
         print(place, flush=True)
     executed = executed_path(name, parameters)
     executed.parent.mkdir(parents=True, exist_ok=True)
-    stopped = []
-
-    def stop(*received):
-        """Pass Ctrl-C or SIGTERM on to the kernel as SIGTERM, which a training answers by saving its checkpoint."""
-        stopped.append(received)
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.terminate()
-        if not children:
-            raise KeyboardInterrupt
-
-    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
-        papermill.execute_notebook(
+        _execute(
             str(source),
             str(executed),
             parameters,
@@ -75,17 +62,34 @@ def run_notebook(name, parameters):
         print("\n".join(error.traceback), file=sys.stderr)
         raise UserError(f"{source.relative_to(root)} failed: {error.ename}: {error.evalue}; see {executed}") from None
     except RuntimeError as error:  # the kernel died, or did not start
-        if not stopped:
-            print(file=sys.stderr)
-            raise UserError(f"{source.relative_to(root)}: {error}; is there too little memory?") from None
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-    if stopped:
-        raise KeyboardInterrupt
+        print(file=sys.stderr)
+        raise UserError(f"{source.relative_to(root)}: {error}; is there too little memory?") from None
     clean_notebook(executed, about)
     if place:
         write_site()
+
+
+def _execute(*given, **chosen):
+    """Let papermill execute a notebook. Ctrl-C and SIGTERM reach its kernel as SIGTERM, which a training answers by
+    saving its checkpoint; then what the notebook raised or, without that, KeyboardInterrupt is raised.
+
+    In a thread: in the main one papermill's client would handle signals itself, and lose those that come while the
+    kernel starts.
+    """
+    with termination() as stopped, ThreadPoolExecutor(1) as pool:
+        execution, told = pool.submit(papermill.execute_notebook, *given, **chosen), set()
+        while not execution.done():
+            wait([execution], 0.2)
+            for child in psutil.Process().children(recursive=True) if stopped.is_set() else ():
+                if child.pid not in told:
+                    told.add(child.pid)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.terminate()
+    error = execution.exception()
+    if stopped.is_set() and not isinstance(error, papermill.PapermillExecutionError):
+        raise KeyboardInterrupt
+    if error:
+        raise error
 
 
 def clean_notebook(path, about):

@@ -11,14 +11,14 @@ from rsnlib.data.batches import batch_rows, prefetched
 from rsnlib.data.images import normalise
 from rsnlib.data.targets import heatmap_targets
 from rsnlib.device import SharedCores, autocast, choose_precision, default_device, keep_memory
-from rsnlib.errors import Stopped, UserError
+from rsnlib.errors import Stopped, UserError, termination
 from rsnlib.fast import faster, slower
 from rsnlib.models.attention import PRM
 from rsnlib.models.blocks import frozen_statistics
 from rsnlib.training import parallel
 from rsnlib.training.losses import HARD_KEYPOINTS, finest_loss, heatmap_loss
 from rsnlib.training.start import parts
-from rsnlib.training.states import States, termination
+from rsnlib.training.states import States
 
 LOGS = 200  # points of a training curve
 SAVE_EVERY = 60  # seconds
@@ -70,6 +70,7 @@ def train(
         explained_errors(train),
         States(state) if state and first_process else contextlib.nullcontext() as states,
         termination() as terminated,
+        contextlib.ExitStack() as stack,
     ):
         precision = choose_precision(device, train.precision)
         model = model.to(device)
@@ -98,7 +99,7 @@ def train(
             log(row)
         saved, pause = time.monotonic(), SAVE_EVERY
         progress = {"total": total * size, "initial": done * size, "unit": "person", "disable": not first_process}
-        bar = tqdm(desc=name, mininterval=2, smoothing=0.05, **progress)
+        bar = stack.enter_context(tqdm(desc=name, mininterval=2, smoothing=0.05, **progress))
         cores = SharedCores()
         for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed, pieces):
             factor = learning_rate_factor(iteration, total, recipe.warmup, recipe.warmup_factor)
@@ -156,10 +157,8 @@ def train(
                 saved = time.monotonic()
                 pause = max(SAVE_EVERY, (saved - start) / SAVE_SHARE)
             if stop and iteration < total:
-                bar.close()
                 where = f"stopped after iteration {iteration} of {total}"
                 raise Stopped(f"{where}; `make`, `dvc repro` or the same command goes on from there")
-        bar.close()
         return slower(learner, model).eval(), curve
 
 

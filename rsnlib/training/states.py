@@ -1,9 +1,6 @@
 """Checkpoints to resume training from: written atomically, locked against a second process."""
 
-import contextlib
-import signal
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -74,18 +71,3 @@ def check(path):
     with zipfile.ZipFile(path) as file:
         if damaged := file.testzip():
             raise zipfile.BadZipFile(f"{damaged} is not as it was written")
-
-
-@contextlib.contextmanager
-def termination():
-    """Yield an event that Ctrl-C and SIGTERM set, instead of ending the process. Outside the main thread, where signals
-    do not arrive, the event is never set."""
-    event = threading.Event()
-    hears = threading.current_thread() is threading.main_thread()
-    kinds = (signal.SIGINT, signal.SIGTERM) if hears else ()
-    before = {kind: signal.signal(kind, lambda *_: event.set()) for kind in kinds}
-    try:
-        yield event
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
