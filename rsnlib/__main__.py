@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rsnlib.errors import Stopped, UserError
+from rsnlib.errors import Stopped, UserError, termination
 
 sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's optional grammar of addresses, a second to import
 
@@ -165,7 +165,11 @@ def site():
     from rsnlib.stages.site import pictures, write_site
 
     print(place_in_pipeline("site"), flush=True)
-    print(f"Everything in one page: {write_site().as_uri()}", "Pictures to begin with:", *pictures(), sep="\n")
+    with termination() as stopped:  # a library may swallow a KeyboardInterrupt
+        page = write_site()
+    if stopped.is_set():
+        raise KeyboardInterrupt
+    print(f"Everything in one page: {page.as_uri()}", "Pictures to begin with:", *pictures(), sep="\n")
 
 
 def evaluate(weights, dataset, split, detections, min_score, output):
