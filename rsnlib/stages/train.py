@@ -175,7 +175,6 @@ class Run:
             "params": self.mark,
             "training": self.identity,
             "margin": self.settings.margin,
-            "machine": machine(),
             "categories": np.unique(self.store.people.categories).tolist(),
         }
 
