@@ -451,8 +451,9 @@ def judged(demo_folder, people, tmp_path, monkeypatch):
 def test_tables_tell_what_the_predictions_do_in_the_same_bytes_each_time(judged):
     folder = judged()
     markdown = tables("demo")
-    assert list(markdown) == ["Results", "Differences", "Ablation: attention", "Ways of evaluating"]
-    results = pd.read_csv(folder / "results.csv").query("source == 'this run'").set_index("model")
+    assert list(markdown) == ["Results", "As published", "Differences", "Ablation: attention", "Ways of evaluating"]
+    results = pd.read_csv(folder / "results.csv").set_index("model")
+    assert set(results["data"]) == {"demo"} and "demo" not in set(pd.read_csv(folder / "published.csv")["data"])
     for model in ("rsn18", "rsn18-prm"):
         metrics, row = read_json(folder.parent / f"evaluate/{model}-0.json"), results.loc[model]
         assert row["AP"] == pytest.approx(100 * metrics["AP"], abs=1e-4)
@@ -464,7 +465,8 @@ def test_tables_tell_what_the_predictions_do_in_the_same_bytes_each_time(judged)
 
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     suffixes = ("csv", "md", "tex")
-    names = {f"{name}.{suffix}" for name in ("results", "ablation-attention", "evaluation") for suffix in suffixes}
+    names = ("results", "published", "ablation-attention", "evaluation")
+    names = {f"{name}.{suffix}" for name in names for suffix in suffixes}
     assert set(written) == names | {"differences.md"}
     tables("demo")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
@@ -472,7 +474,8 @@ def test_tables_tell_what_the_predictions_do_in_the_same_bytes_each_time(judged)
 
 def test_every_table_says_what_it_was_made_of(judged):
     folder = judged()
-    captions = [text.splitlines()[-1] for name, text in tables("demo").items() if name != "Differences"]
+    others = "As published", "Differences"
+    captions = [text.splitlines()[-1] for name, text in tables("demo").items() if name not in others]
     assert all("demo, 4 people to train on, 4 to validate on in true boxes" in caption for caption in captions)
     marks = re.search(r"on machine 0; fingerprints: parameters (\w{12}), data (\w{12}), code (\w{12})\.", captions[0])
     assert marks and all(marks[0] in caption for caption in captions)
@@ -486,7 +489,7 @@ def test_every_table_says_what_it_was_made_of(judged):
 def test_several_seeds_are_one_row_and_a_detectors_boxes_are_told(judged):
     folder = judged(seeds=3, boxes="detections")
     text = tables("demo")["Results"]
-    results = pd.read_csv(folder / "results.csv").query("source == 'this run'")
+    results = pd.read_csv(folder / "results.csv")
     assert results["model"].tolist() == ["rsn18", "rsn18-prm"] and results["seeds"].tolist() == [3, 3]
     assert "means over 3 seeds" in text and "in a detector's boxes" in text and "machine 0, machine 1" in text
 

@@ -79,7 +79,7 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     report = json.loads((project / "results/demo/train/rsn18-prm-0/run.json").read_text())
     assert report["people"] == {"train": 12, "val": 4} and report["iterations"] == 3 and report["input"] == "64x64"
     table = (project / "results/demo/tables/results.md").read_text()
-    assert "this run" in table and "3 iterations of 4 people" in table
+    assert "Trainings: demo, 12 people" in table and "3 iterations of 4 people" in table
     site = (project / "results/index.html").read_text()
     for stage in ("prepare@demo", "train@demo-rsn18-prm-0", "evaluate@demo-rsn18-prm-0", "tables@demo", "figures@demo"):
         assert f"<code>{stage}</code>" in site

@@ -1,4 +1,4 @@
-"""Tables for a person to read: our runs beside published numbers, as Markdown, CSV and LaTeX.
+"""Tables for a person to read: our runs, and published numbers, as Markdown, CSV and LaTeX.
 
 `protocol` is the metrics.protocols.Protocol of the data set; one whose `published` is None has no published numbers.
 """
@@ -39,9 +39,9 @@ def _published_validation(protocol, models):
 
 
 def results_table(metrics, draws, dataset, protocol):
-    """Return our models beside the published validation results of the same models: a data frame, one row each, metrics
-    in per cent. Ours are means over the seeds; the protocol's metric comes first, with its interval (columns "<metric>
-    low" and "<metric> high"). Raises UserError where a metric is missing.
+    """Return the results of our models: a data frame, one row each, metrics in per cent, means over the seeds. The
+    protocol's metric comes first, with its interval (columns "<metric> low" and "<metric> high"). Raises UserError where
+    a metric is missing.
 
     metrics: a data frame, one row per run, columns model, seed, input and the metrics
     draws: {model: (seeds, draws)}, the protocol's metric on resampled pictures; dataset: its name
@@ -55,14 +55,18 @@ def results_table(metrics, draws, dataset, protocol):
     for (model, size), runs in metrics.groupby(["model", "input"], sort=False):
         _, low, high = mean_and_interval(runs[first].to_numpy(), protocol.per_cent * draws[model])
         bounds = {f"{first} low": low, f"{first} high": high}
-        rows.append({"model": model, "seeds": len(runs), "input": size} | runs[names].mean().to_dict() | bounds)
-    table = pd.DataFrame(rows).assign(data=dataset, source="this run")
-    others = _published_validation(protocol, set(metrics["model"].map(base_model)))
-    if len(others):
-        table = pd.concat([table, others], ignore_index=True)
+        about = {"model": model, "seeds": len(runs), "data": dataset, "input": size}
+        rows.append(about | runs[names].mean().to_dict() | bounds)
     order = [first, f"{first} low", f"{first} high", *(name for name in names if name != first)]
-    table = table[["model", "source", "seeds", "data", "input", *order]]
-    return table.assign(seeds=table["seeds"].astype("Int64"))
+    return pd.DataFrame(rows)[["model", "seeds", "data", "input", *order]]
+
+
+def published_table(models, protocol):
+    """Return the published validation results of the networks that `models` are or vary (rsn18-prm: rsn18): a data
+    frame, one row each, metrics in per cent; None where there are none."""
+    others = _published_validation(protocol, {base_model(model) for model in models})
+    columns = ["model", "source", "data", "input", *protocol.columns]
+    return None if others.empty else others[columns].reset_index(drop=True)
 
 
 def base_model(name):
@@ -152,9 +156,15 @@ def differences(ablations, dataset, protocol, seeds):
 
 
 def results_caption(protocol, seeds, made):
-    """Return the caption of a results table. seeds: their number; made: the `origin` of our rows"""
-    others = " Other rows: as published." if protocol.published else ""
-    return f"{_about_metrics(protocol, seeds)} Rows of `this run`: {made}{others}"
+    """Return the caption of a results table. seeds: their number; made: the `origin` of the runs"""
+    return f"{_about_metrics(protocol, seeds)} Trainings: {made}"
+
+
+def published_caption(dataset, protocol):
+    """Return the caption of a table of published results, for a page about runs on a data set."""
+    others = published(protocol)["dataset"][0]
+    apart = "" if dataset == others else f" Other people, other trainings: not to be compared with those on {dataset}."
+    return f"{protocol.description}, per cent, as published on {others.upper()} val.{apart}"
 
 
 def ablation_caption(protocol, seeds, made):

@@ -13,8 +13,9 @@ from rsnlib.stages.results import load_draws, load_evaluation, load_metrics, loa
 
 
 def tables(dataset):
-    """Write every table of a data set: its results, each ablation of which two models are run and its verdicts in
-    words, the ways of evaluating, and the published results of its test people. Returns their Markdown, {title: text}.
+    """Write every table of a data set: its results, the published ones of its models, each ablation of which two models
+    are run and its verdicts in words, the ways of evaluating, and the published results of its test people. Returns
+    their Markdown, {title: text}.
     """
     params = load_params()
     folder, seeds = results_path(dataset, "tables"), len(params.run.seeds)
@@ -28,6 +29,10 @@ def tables(dataset):
     table = report.results_table(metrics, draws, dataset, judge)
     text = report.results_caption(judge, seeds, made)
     written = {"Results": report.write_table(table, folder, "results", text)}
+    table = report.published_table(params.run.models, judge)
+    if table is not None:
+        text = report.published_caption(dataset, judge)
+        written["As published"] = report.write_table(table, folder, "published", text)
 
     costs = {row.model: (row.parameters, row.multiply_adds) for row in metrics.itertuples()}
     ablations = {}
