@@ -8,6 +8,7 @@ CannotTry if this machine does not let it be tried.
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,12 +46,15 @@ class CannotTry(Exception):
 
 
 def hashes(project, kinds=MADE):
-    """Return {kind: digits}, twelve of the SHA-256 of a project's files of each kind, names and contents."""
+    """Return {kind: digits}, twelve of the SHA-256 of a project's files of each kind, names and contents; of the page
+    all but the times that stages took."""
     found = {}
     for kind in kinds:
-        paths = sorted(path for path in project.glob(MADE[kind]) if path.is_file())
-        contents = [(str(path.relative_to(project)), hashlib.sha256(path.read_bytes()).digest()) for path in paths]
-        found[kind] = hashlib.sha256(repr(contents).encode()).hexdigest()[:12] if paths else "none"
+        files = {path: path.read_bytes() for path in sorted(project.glob(MADE[kind])) if path.is_file()}
+        if kind == "page":
+            files = {path: re.sub(rb"<time>[^<]*</time>", b"", page) for path, page in files.items()}
+        contents = [(str(path.relative_to(project)), hashlib.sha256(file).digest()) for path, file in files.items()]
+        found[kind] = hashlib.sha256(repr(contents).encode()).hexdigest()[:12] if files else "none"
     return found
 
 

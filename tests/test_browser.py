@@ -1,4 +1,4 @@
-"""notebooks/explore.ipynb in JupyterLab in a browser, its controls used as a user would."""
+"""In a browser, used as a user would: notebooks/explore.ipynb in JupyterLab, and the page of all results."""
 
 import os
 import shutil
@@ -6,14 +6,23 @@ import signal
 import subprocess
 import sys
 
+import nbformat
 import pytest
 from checkout import ROOT
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from rsnlib.apps import explore
+from rsnlib.data.skeletons import COCO
 from rsnlib.files import read_json, write_json
+from rsnlib.stages.layout import results_path
+from rsnlib.stages.notebook import clean_notebook, executed_path
+from rsnlib.stages.provenance import made_by
+from rsnlib.stages.site import write_site
+from rsnlib.stages.tables import tables
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE = 60  # seconds for anything to happen
@@ -96,14 +105,17 @@ class Page:
         where = cell if redrawn is None else redrawn
         before = self.figures(where)
         act(cell, *given)
-        self.until(lambda: self.figures(where) != before and self.session("session?.kernel?.status") == "idle")
+        self.until(lambda: self.figures(where) != before and self.idle())
+
+    def idle(self):
+        return self.session("session?.kernel?.status") == "idle"
 
     def session(self, what):
         """Return a property of JupyterLab's session with the notebook's kernel."""
         return self.browser.execute_script(f"return window.jupyterapp?.shell.currentWidget?.sessionContext?.{what}")
 
 
-def test_every_section_follows_its_controls_without_a_stack_trace(lab, browser):
+def test_every_section_follows_its_controls_without_a_stack_trace(project, lab, browser):
     page = Page(browser)
     browser.get(lab)
     page.until(lambda: page.session("isReady"))
@@ -116,7 +128,10 @@ def test_every_section_follows_its_controls_without_a_stack_trace(lab, browser):
     assert "person 1, annotation" in page.text(PEOPLE)
     page.redraws(PEOPLE, page.choose, "run", "steps-prm-0")
     page.redraws(PEOPLE, page.choose, "beside it", "plain-0")
-    page.redraws(PEOPLE, page.choose, "order", "worst of the keypoint first")
+    weights, wrist = project / "work/models/demo/steps-prm-0.safetensors", COCO.keypoints.index("left_wrist")
+    page.choose(PEOPLE, "order", "worst of the keypoint first")
+    worst = explore.worst_first("demo", weights, wrist)[0]  # perhaps the one shown already
+    page.until(lambda: f"person {worst}, annotation" in page.text(PEOPLE) and page.idle())
 
     page.redraws(COMPARISON, page.slide, "right up to", Keys.ARROW_RIGHT)
     someone = page.cell(COMPARISON).find_element(By.CSS_SELECTOR, "select[size] option")
@@ -143,3 +158,58 @@ def test_every_section_follows_its_controls_without_a_stack_trace(lab, browser):
     page.until(lambda: page.cell(PEOPLE).size["width"] < 600)
     widths = [image.size["width"] for image in browser.find_elements(By.CSS_SELECTOR, ".jp-CodeCell img")]
     assert max(widths) <= page.cell(PEOPLE).size["width"]
+
+
+@pytest.fixture
+def site(project):
+    """The page of two finished runs, with a wide and a high picture."""
+    tables("demo")
+    executed = executed_path("tables", {"dataset": "demo"})
+    executed.parent.mkdir(parents=True)
+    cells = [nbformat.v4.new_markdown_cell("# Tables")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), executed)
+    clean_notebook(executed, made_by("tables", {"dataset": "demo"}))
+    for name, size in {"heads-steps-prm-0": (1000, 340), "poses": (600, 800)}.items():
+        path = results_path("demo", "figures", f"{name}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "olive").save(path)
+    return write_site().as_uri()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_picture_is_shown_large_with_what_made_it_and_nothing_sticks_out(site, browser, width, scheme):
+    screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    chosen = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", chosen)
+    browser.get(site)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    background = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+    assert (background == "rgba(255, 255, 255, 1)") == (scheme == "light")
+
+    table = browser.find_element(By.CSS_SELECTOR, "details[open] .wide")
+    scrolls = browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", table)
+    assert scrolls or width > 600
+
+    dialog = browser.find_element(By.TAG_NAME, "dialog")
+    first, second = browser.find_elements(By.CSS_SELECTOR, ".row .picture")
+    assert not dialog.is_displayed() and second.size["width"] <= width
+    second.send_keys(Keys.ENTER)  # by keyboard, too
+    assert dialog.is_displayed()
+    assert "model steps-prm, seed 0; drawn by figures.ipynb" in dialog.text
+    assert dialog.find_element(By.TAG_NAME, "img").size["width"] >= min(second.size["width"], 500)
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed() and browser.switch_to.active_element == second
+    first.click()
+    assert "Validation pictures" in dialog.text
+    dialog.find_element(By.TAG_NAME, "button").click()
+    assert not dialog.is_displayed()
+
+    menu = browser.find_element(By.ID, "menu")
+    if width < 600:
+        assert not menu.find_element(By.LINK_TEXT, "tables").is_displayed()
+        menu.find_element(By.TAG_NAME, "summary").click()
+    menu.find_element(By.LINK_TEXT, "tables").click()
+    shown = [each.get_attribute("id") for each in browser.find_elements(By.TAG_NAME, "section") if each.is_displayed()]
+    assert shown == ["demo-tables"]

@@ -67,6 +67,11 @@ def executed_path(stage, item):
     return notebooks_path(f"{where}.ipynb")
 
 
+def time_path(stage):
+    """Return the path of the time that a stage took. stage: its name as `dvc repro` takes it"""
+    return project_root() / "work" / "times" / f"{stage}.json"
+
+
 def results_path(*parts):
     """Return a path among the results, of a data set if its name comes first."""
     return project_root().joinpath("results", *parts)

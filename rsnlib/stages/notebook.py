@@ -13,7 +13,7 @@ import psutil
 from rsnlib.errors import Stopped, UserError, termination
 from rsnlib.files import project_root, whole_file
 from rsnlib.stages.layout import executed_path
-from rsnlib.stages.provenance import made_by, place_in_pipeline
+from rsnlib.stages.provenance import made_by, place_in_pipeline, timed
 from rsnlib.stages.site import write_site
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are raised, too
@@ -40,19 +40,20 @@ def run_notebook(name, parameters):
     executed = executed_path(name, parameters)
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _execute(
-            str(source),
-            str(executed),
-            parameters,
-            cwd=str(root),
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            coalesce_streams=True,
-            # photographs: JPEG keeps the pages small
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--InlineBackend.figure_formats=jpeg"],
-        )
+        with contextlib.nullcontext() if name == "train" else timed(about["stage"]):  # a training is timed by itself
+            _execute(
+                str(source),
+                str(executed),
+                parameters,
+                cwd=str(root),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                coalesce_streams=True,
+                # photographs: JPEG keeps the pages small
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--InlineBackend.figure_formats=jpeg"],
+            )
     except papermill.PapermillExecutionError as error:
         if error.ename == "Stopped":
             raise Stopped(error.evalue) from None

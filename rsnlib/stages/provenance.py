@@ -1,7 +1,10 @@
-"""Provenance of results: fingerprints of code, the machine, and what `dvc repro` runs a stage with."""
+"""Provenance of results: fingerprints of code, the machine, the time, and what `dvc repro` runs a stage with."""
 
+import contextlib
 import hashlib
 import platform
+import re
+import time
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from rsnlib.errors import UserError
-from rsnlib.files import fingerprint, project_root
+from rsnlib.files import fingerprint, project_root, read_json, write_json
+from rsnlib.stages.layout import time_path
 
 NOTEBOOK_STAGES = ("tables", "figures", "prepare", "train", "evaluate", "networks")  # in the order of the site
 
@@ -41,6 +45,49 @@ def machine():
     return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
 
 
+def processor():
+    """Return the name of this machine's processor."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()):
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def timed(stage, mark=None, resumed=False):
+    """Record how long a stage takes, and on which processor, for the site: in work/times/.
+
+    stage: its name as `dvc repro` takes it
+    mark: of a stage that goes on where it was interrupted; while the mark is the same, times add up until the stage is
+        finished once, and none is recorded where a part is `resumed` whose time is unknown
+    """
+    before, start, done = read_time(stage) or {}, time.monotonic(), False
+    known = mark is not None and before.get("mark") == mark
+    if resumed and not known:
+        time_path(stage).unlink(missing_ok=True)
+    if resumed and not known or known and before["done"]:
+        yield
+        return
+    try:
+        yield
+        done = True
+    finally:
+        seconds = time.monotonic() - start + (before["seconds"] if known else 0)
+        record = {"seconds": seconds, "processor": processor(), "mark": mark, "done": done}
+        write_json(time_path(stage), record)
+
+
+def read_time(stage):
+    """Return what `timed` recorded of a stage: {"seconds", "processor", "mark", "done"}; None: nothing."""
+    path = time_path(stage)
+    return read_json(path) if path.is_file() else None
+
+
+def stage_name(stage, item):
+    """Return the name by which `dvc repro` takes a stage. item: {key of its matrix: value}"""
+    return "@".join(filter(None, (stage, "-".join(map(str, item.values())))))
+
+
 def made_by(stage, item):
     """Return what makes a stage's results: {"stage": name as `dvc repro` takes it, "parameters": YAML}.
 
@@ -67,7 +114,7 @@ def made_by(stage, item):
     plain.default_flow_style = None  # innermost lists in one line, as in params.yaml
     plain.representer.ignore_aliases = lambda data: True
     plain.dump(used, text)
-    return {"stage": _addressed(stage, item), "parameters": text.getvalue()}
+    return {"stage": stage_name(stage, item), "parameters": text.getvalue()}
 
 
 def pipeline():
@@ -80,7 +127,7 @@ def pipeline():
         lists = [_looked_up(params, template[2:-1], stage) for template in matrix.values()]  # of ${run.models}
         for values in product(*lists):
             item = dict(zip(matrix, values))
-            found[_addressed(stage, item)] = stage, item
+            found[stage_name(stage, item)] = stage, item
     return found
 
 
@@ -89,11 +136,6 @@ def place_in_pipeline(name):
     params.yaml does not list its data set, model or seed."""
     names = list(pipeline())
     return f"stage {names.index(name) + 1} of {len(names)}" if name in names else None
-
-
-def _addressed(stage, item):
-    """Return the name by which `dvc repro` takes a stage."""
-    return "@".join(filter(None, (stage, "-".join(map(str, item.values())))))
 
 
 def _looked_up(params, key, stage):

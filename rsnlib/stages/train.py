@@ -24,7 +24,7 @@ from rsnlib.models.published import PUBLISHED, published_file
 from rsnlib.models.zoo import create_model
 from rsnlib.report.cost import cost
 from rsnlib.stages.layout import data_path, run_name, state_path, tensorboard_path, training_path, weights_path
-from rsnlib.stages.provenance import code_fingerprint, digests, machine
+from rsnlib.stages.provenance import code_fingerprint, digests, machine, stage_name, timed
 from rsnlib.stages.starts import digest
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
@@ -69,6 +69,10 @@ def train(dataset, model, seed):
                     if writer:
                         board().add_scalar(name, value, row["iteration"])
 
+        if parallel.rank() == 0:
+            resumed = any(state_path(run.identity).glob("*.pt"))
+            stage = stage_name("train", {"dataset": dataset, "model": model, "seed": seed})
+            stack.enter_context(timed(stage, run.identity, resumed))
         network, curve = run.train(network, log)
     if parallel.rank() == 0:
         save_model(network, weights_path(dataset, model, seed), run.about())
