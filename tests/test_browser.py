@@ -165,7 +165,7 @@ def site(project):
     """The page of two finished runs, with a wide and a high picture."""
     tables("demo")
     executed = executed_path("tables", {"dataset": "demo"})
-    executed.parent.mkdir(parents=True)
+    executed.parent.mkdir(parents=True, exist_ok=True)
     cells = [nbformat.v4.new_markdown_cell("# Tables")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), executed)
     clean_notebook(executed, made_by("tables", {"dataset": "demo"}))

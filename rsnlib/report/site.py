@@ -101,12 +101,12 @@ def headline(dataset, table, people, differences):
     numbers = f"{best[metric]:.1f}{' AP' if metric == 'AP' else ' % of keypoints right'}"
     numbers += f" [{best[f'{metric} low']:.1f}, {best[f'{metric} high']:.1f}]"
     drawn = "drawn " if is_drawn(dataset) else ""
+    learnt = f"{dataset}, {people['train']:,} {drawn}people"
     judged = f"on {people['val']:,} {drawn}people whom no network had seen"
     if len(table) > 1:
-        text = f"Of {len(table)} networks trained on {dataset}, {people['train']:,} {drawn}people, {best['model']} scores "
-        text += f"highest: {numbers} {judged}."
+        text = f"Of {len(table)} networks trained on {learnt}, {best['model']} scores highest: {numbers} {judged}."
     else:
-        text = f"Trained on {dataset}, {people['train']:,} {drawn}people, {best['model']} reaches {numbers} {judged}."
+        text = f"Trained on {learnt}, {best['model']} reaches {numbers} {judged}."
     found = re.search(r"^- [^:]+: (.+)$", differences, re.MULTILINE)
     return f"{text} Side by side, {found[1]}" if found else text
 

@@ -40,8 +40,8 @@ def _published_validation(protocol, models):
 
 def results_table(metrics, draws, dataset, protocol):
     """Return the results of our models: a data frame, one row each, metrics in per cent, means over the seeds. The
-    protocol's metric comes first, with its interval (columns "<metric> low" and "<metric> high"). Raises UserError where
-    a metric is missing.
+    protocol's metric comes first, with its interval (columns "<metric> low" and "<metric> high"). Raises UserError
+    where a metric is missing.
 
     metrics: a data frame, one row per run, columns model, seed, input and the metrics
     draws: {model: (seeds, draws)}, the protocol's metric on resampled pictures; dataset: its name

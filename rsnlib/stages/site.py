@@ -22,7 +22,11 @@ TABLES = ("results", "differences", "published")  # the first of an overview
 
 # by the beginning of their names: title, what there is to see, and True for those of a single run
 FIGURES = {
-    "poses": ("Poses", "Validation pictures with everyone's predicted skeleton: left limbs blue, right ones orange.", True),
+    "poses": (
+        "Poses",
+        "Validation pictures with everyone's predicted skeleton: left limbs blue, right ones orange.",
+        True,
+    ),
     "heads": (
         "Heatmaps, coarse to fine",
         "A person's crop and one keypoint's heatmap over it, from each head, the coarsest to the finest.",
@@ -34,11 +38,15 @@ FIGURES = {
         True,
     ),
     "cost": ("Accuracy against cost", "A mark per network: its accuracy against its multiply-adds per person.", False),
-    "predictions": ("Best, median and worst", "People with their true and their predicted skeletons, side by side.", True),
+    "predictions": (
+        "Best, median and worst",
+        "People with their true and their predicted skeletons, side by side.",
+        True,
+    ),
     "keypoints": ("Every keypoint", "A person's crop with the final heatmap of each keypoint over it.", True),
     "training": ("Training", "Curves of the loss, the validation accuracy and the learning rate by epoch.", False),
 }
-FRONT = 4  # of these stand in the first row
+FRONT = 4  # of these kinds stand in the first row
 
 
 def write_site():
@@ -63,13 +71,15 @@ def write_site():
     processors = dict.fromkeys(time["processor"] for time in times.values() if time)
     reports = [training_path(*item.values(), "run.json") for stage, item in ran.values() if stage == "train"]
     trainers = dict.fromkeys(read_json(path)["machine"] for path in reports if path.is_file())
-    datasets = {path.parents[1].name for path in results_path().glob("*/tables/*.md")} | {group for group, _ in navigation}
-    datasets = sorted(datasets - {""}, key=lambda name: (site.is_drawn(name), name))
+    datasets = {path.parents[1].name for path in results_path().glob("*/tables/*.md")}
+    datasets |= {group for group, _ in navigation if group}
+    datasets = sorted(datasets, key=lambda name: (site.is_drawn(name), name))
     overviews = [_dataset(name, [each for each in chapters if each["group"] == name]) for name in datasets]
+    networks = _networks("networks" if found["networks"] else "")
     path = results_path("index.html")
     with whole_file(path, "w") as file:
         about = stages, list(processors), list(trainers), chapters, navigation, _commit()
-        file.write(site.render(overviews, _networks(), *about))
+        file.write(site.render(overviews, networks, *about))
     return path
 
 
@@ -136,28 +146,28 @@ def _dataset(name, chapters):
     return site.Overview(name, "; ".join(about), done.get("tables", ""), shown, headline, _tables(name, "*/*.md"))
 
 
-def _networks():
-    """Return the Overview of the networks."""
+def _networks(chapter):
+    """Return the Overview of the networks. chapter: the anchor of their notebook, "" where it is missing."""
     table, figure = results_path("networks", "networks.csv"), results_path("networks", "cost.png")
     shown, headline = [], ""
     if table.is_file() and figure.is_file():
         title, alt, _ = FIGURES["cost"]
         made = "published validation results on COCO"
-        shown = [site.Picture(title, alt, made, "networks", "networks", *site.embed(figure.read_bytes()))]
+        shown = [site.Picture(title, alt, made, "networks", chapter, *site.embed(figure.read_bytes()))]
         headline = site.networks_headline(pd.read_csv(table))
-    return site.Overview("networks", "", "networks", shown, headline, _tables("networks", "*.md"))
+    return site.Overview("networks", "", chapter, shown, headline, _tables("networks", "*.md"))
 
 
 def _pictures(dataset, runs, chapter):
     """Return the figures of a data set as [Picture], at most one of each kind: of the last run where each run has one.
-    Those beyond the first row are left to the chapter that has all, where there is one.
+    Those behind the first row are left to the chapter that has all, where there is one.
 
     runs: [(model, seed)]; chapter: the anchor of the executed notebook `figures`, or ""
     """
     folder, found = results_path(dataset, "figures"), []
     whose = {run_name(*run): "model {}, seed {}".format(*run) for run in reversed(runs)}
     everyone = f"models {', '.join(dict.fromkeys(model for model, _ in runs))}"
-    for kind, (title, alt, single) in FIGURES.items():
+    for kind, (title, alt, single) in list(FIGURES.items())[: FRONT if chapter else None]:
         names = {f"{kind}-{run}": about for run, about in whose.items()}
         names[kind] = next(iter(whose.values()), "") if single else everyone
         places = [(folder / f"{name}.{suffix}", about) for name, about in names.items() for suffix in ("jpg", "png")]
@@ -165,15 +175,14 @@ def _pictures(dataset, runs, chapter):
         if path:
             made = f"data set {dataset}, {about}"
             found.append(site.Picture(title, alt, made, "figures", chapter, *site.embed(path.read_bytes())))
-    return found[:FRONT] if chapter else found
+    return found
 
 
 def _tables(name, pattern):
     """Return the tables below results/<name>/, {title: HTML}."""
     first = {name: place for place, name in enumerate(TABLES)}
-    paths = sorted(
-        results_path(name).glob(pattern), key=lambda path: (first.get(path.stem, len(first)), path.stem)
-    )
+    paths = results_path(name).glob(pattern)
+    paths = sorted(paths, key=lambda path: (first.get(path.stem, len(first)), path.stem))
     return {path.stem.replace("-", " "): site.scrolling(markdown2html(path.read_text("utf-8"))) for path in paths}
 
 
