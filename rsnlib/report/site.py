@@ -11,7 +11,7 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 TEMPLATE = Path(__file__).with_name("site.html")
-WIDEST, QUALITY = 1100, 60  # pixels and WebP's quality of pictures, of charts at most; text stays sharp
+WIDEST, QUALITY = 1100, 50  # pixels, and of WebP: charts stay sharp, skeletons and faces can be told
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Overview:
-    """What the front page says of a data set, or of the networks.
+    """Front page's view of a data set, or of the networks.
 
     about: a few words behind the name; chapter: the anchor of the executed notebook with the tables, or ""
     headline: sentences; tables: {title: HTML}

@@ -3,6 +3,7 @@
 import base64
 import re
 import subprocess
+from functools import cache
 from html import escape
 from itertools import groupby
 
@@ -103,10 +104,16 @@ def _chapter(stage, item):
     group, name = item.get("dataset", ""), run_name(item["model"], item["seed"]) if "model" in item else ""
     anchor = "-".join(filter(None, (group, stage, name)))
     shown = _embed_pictures(notebook)
-    body, _ = HTMLExporter(template_name="basic", exclude_anchor_links=True).from_notebook_node(notebook)
+    body, _ = _exporter().from_notebook_node(notebook)
     body = re.sub(r'(<h\d) id="[^"]*"', r"\1", body).replace('id="cell-id=', f'id="{anchor}-')  # unique in the site
     place = {"group": group, "stage": stage, "name": name, "place": NOTEBOOK_STAGES.index(stage), "pictures": shown}
     return place | {"anchor": anchor, "body": site.scrolling(body), "about": notebook.metadata["rsnlib"]}
+
+
+@cache
+def _exporter():
+    """Return the exporter of all chapters: it compiles its templates once."""
+    return HTMLExporter(template_name="basic", exclude_anchor_links=True)
 
 
 def _embed_pictures(notebook):
@@ -138,10 +145,10 @@ def _dataset(name, chapters):
         differences = "".join(path.read_text("utf-8") for path in results_path(name).glob("*/differences.md"))
         headline = site.headline(name, table, reports[0]["people"], differences)
     shown = _pictures(name, runs, done.get("figures", ""))
-    if not shown and "prepare" in done:
+    if not shown:
         people = "People of the data set with their keypoints, as networks see them in training."
-        picture = next(each["pictures"][-1] for each in chapters if each["stage"] == "prepare")
-        shown = [site.Picture("People", people, f"data set {name}", "prepare", done["prepare"], *picture)]
+        last = [picture for each in chapters if each["stage"] == "prepare" for picture in each["pictures"]][-1:]
+        shown = [site.Picture("People", people, f"data set {name}", "prepare", done["prepare"], *each) for each in last]
     about = ["drawn people"] * site.is_drawn(name) + ["an earlier run, without its notebooks"] * (not done)
     return site.Overview(name, "; ".join(about), done.get("tables", ""), shown, headline, _tables(name, "*/*.md"))
 
