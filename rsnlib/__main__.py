@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from rsnlib.errors import Stopped, UserError, termination
@@ -57,8 +59,11 @@ def command_line():
     argument("--dataset", help="with --model: train this run alone")
     argument("--model")
     argument("--seed", type=int, default=0)
+    argument("--minutes", type=positive, metavar="N", help="stop after so long; the same command goes on")
 
     add(starts)
+    argument = add(release)
+    argument("--name", required=True, help="one of `release` in params.yaml")
     add(site)
 
     argument = add(evaluate)
@@ -137,8 +142,12 @@ def notebook(name, **given):
     run_notebook(name, {key: value for key, value in given.items() if value is not None})
 
 
-def train(dataset, model, seed):
+def train(dataset, model, seed, minutes):
     """Train one run, under torchrun on several GPUs; without --dataset and --model every run, side by side on a CPU."""
+    if minutes:
+        timer = threading.Timer(60 * minutes, signal.raise_signal, [signal.SIGTERM])
+        timer.daemon = True
+        timer.start()
     if not dataset and not model:
         from rsnlib.stages.side_by_side import train_all
 
@@ -157,6 +166,13 @@ def starts():
     from rsnlib.stages.starts import write_starts
 
     write_starts()
+
+
+def release(name):
+    """Write a run's weights and their card into weights/."""
+    from rsnlib.stages.release import release
+
+    release(name)
 
 
 def site():

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import asdict, field, fields, replace
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -263,15 +264,27 @@ class SkeletonDefinition:
 
 
 @dataclass(config=strict)
+class Release:
+    """A run whose weights become a file for everyone. licence: who may use it for what"""
+
+    dataset: Name
+    model: Name
+    seed: Annotated[int, Field(ge=0)]
+    licence: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(config=strict)
 class Run:
     """Runs that `dvc repro` regenerates: every model on every data set from every seed.
 
     datasets: names and the folder of each, absolute or from the project's
+    release: names of files in weights/, and the run of each
     """
 
     datasets: dict[Name, Annotated[str, Field(min_length=1)]]
     models: Lines
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    release: dict[Name, Release] = field(default_factory=dict)
 
     @pydantic.field_validator("datasets", mode="before")
     @classmethod
@@ -424,6 +437,10 @@ def load_params(path=None):
     params = parse(Params, values, path)
     _check_models(params, path)
     _check_skeletons(params, path)
+    for name, each in params.run.release.items():
+        run = params.run
+        if (each.dataset, each.model) not in product(run.datasets, run.models) or each.seed not in run.seeds:
+            raise UserError(f"{path}: run.release.{name}: no such run; `run` lists data sets, models and seeds")
     for dataset in params.run.datasets:
         for model in params.run.models:
             params.dataset(dataset, model)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-NOTEBOOKS = [stage for stage in STAGES if stage not in ("digest", "site", "starts")]
+NOTEBOOKS = [stage for stage in STAGES if stage not in ("digest", "site", "starts", "weights")]
 ITEM = {"dataset": "demo", "model": "steps-prm", "seed": 0}
 
 # imported, but no change of them can change a result: errors, files and their places; the names of networks, where no

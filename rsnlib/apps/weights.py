@@ -18,9 +18,10 @@ from rsnlib.stages.networks import published_weights
 
 def list_weights():
     """Return the weights that `load_model` knows by name, the project's own first: a data frame, one row each, columns
-    name, network, keypoints, input (height x width), data (trained on), AP and AR (per cent; published ones on COCO's
-    validation pictures in a detector's boxes), licence and file: a path or, before the download, an address."""
+    name, network, keypoints, input (height x width), data (trained on), AP and AR (published ones on COCO's validation
+    pictures in a detector's boxes) and PCK, per cent, licence and file: a path or, before the download, an address."""
     table = published_weights()
+    table.insert(table.columns.get_loc("AR") + 1, "PCK", float("nan"))
     kept = [PUBLISHED[name] for name in table["name"]]
     table["file"] = [str(each.path) if each.path.is_file() else each.url for each in kept]
     own = [_describe(name, path) for name, path in trained_weights().items()]
@@ -35,12 +36,13 @@ def _describe(name, path):
             about = json.loads(file.metadata()["rsnlib"])
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         about = {}
-    known = {"network": "model", "keypoints": "keypoints", "data": "dataset"}
+    known = {"network": "model", "keypoints": "keypoints", "data": "dataset", "licence": "licence"}
     row = {"name": name, "file": str(path)} | {column: about.get(key) for column, key in known.items()}
     row["input"] = "x".join(map(str, about.get("input_size", ())))
     metrics = results_path(path.parent.name, "evaluate", f"{path.stem}.json")
-    metrics = read_json(metrics) if metrics.is_file() else {}
-    return row | {metric: 100 * metrics[metric] for metric in ("AP", "AR") if metric in metrics}
+    metrics = read_json(metrics) if metrics.is_file() else about.get("metrics", {})
+    factors = {"AP": ("AP", 100), "AR": ("AR", 100), "PCK": ("Mean", 1)}
+    return row | {column: by * metrics[key] for column, (key, by) in factors.items() if key in metrics}
 
 
 def find_weights(path_or_name):

@@ -39,6 +39,11 @@ def weights_path(dataset, model, seed):
     return project_root() / "work" / "models" / dataset / f"{run_name(model, seed)}.safetensors"
 
 
+def released_path(name):
+    """Return the path of weights for everyone, written by `release`."""
+    return project_root() / "weights" / f"{name}.safetensors"
+
+
 def state_path(mark):
     """Return the folder of the checkpoints that a training resumes from. mark: fingerprint of the training"""
     return project_root() / "work" / "state" / mark
