@@ -276,7 +276,7 @@ def weights():
 
 
 def readme():
-    """Write the tables of results/ into README.md, between its markers."""
+    """Write the tables of results/ into README.md and docs/, between their markers."""
     from rsnlib.apps.readme import write_readme
 
     write_readme()

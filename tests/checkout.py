@@ -1,6 +1,7 @@
 """Commands run as a user would, in a copy of the project."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,3 +107,14 @@ def commit_all(project):
         git(project, "init", "--quiet")
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message", "as it stands")
+
+
+def with_sections(example):
+    """Return the committed params.yaml with an example of the documentation in it: its `run` instead of the file's, the
+    entries of its other sections behind the file's."""
+    params, section = (ROOT / "params.yaml").read_text(), r"^(%s):.*\n((?: .*\n|\n)*)"
+    for name, entries in re.findall(section % r"\w+", example, re.MULTILINE):
+        whole = re.search(section % name, params, re.MULTILINE)
+        kept = "" if name == "run" else whole[2].rstrip() + "\n"
+        params = params.replace(whole[0], f"{name}:\n{kept}{entries}\n")
+    return params

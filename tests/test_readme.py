@@ -1,4 +1,4 @@
-"""The tables in README.md are those of the committed files, and one command writes them."""
+"""The tables in README.md and docs/ are those of the committed files, and one command writes them."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 from checkout import ROOT
 
 from rsnlib.__main__ import main
-from rsnlib.apps.readme import fill
+from rsnlib.apps.readme import fill, pages
 
 README = """# Title
 
@@ -24,8 +24,10 @@ Between.
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with the README above and the two files that it shows."""
+    """A project with the README above, a page that shows the first of the two files that it shows, and these files."""
     (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/page.md").write_text("<!-- file: results/a.md -->\n<!-- end -->\n")
     for name in "ab":
         (tmp_path / f"results/{name}.md").write_text(f"| {name} |\n|---|\n")
     (tmp_path / "README.md").write_text(README)
@@ -41,8 +43,16 @@ def test_the_command_writes_what_the_files_have_between_the_markers_and_nothing_
     assert "<!-- file: results/a.md -->\n\n| a |\n|---|\n\n<!-- end -->\n\nBetween.\n" in written
     assert "<!-- file: results/b.md -->\n\n| b |\n|---|\n\n<!-- end -->\n" in written
     assert written.replace("\n| a |\n|---|\n\n", "old\n").replace("\n| b |\n|---|\n\n", "") == README
+    assert (project / "docs/page.md").read_text() == "<!-- file: results/a.md -->\n\n| a |\n|---|\n\n<!-- end -->\n"
     main()
     assert (project / "README.md").read_text() == written
+
+
+def test_a_fault_in_one_page_leaves_all_alone(project):
+    (project / "docs/page.md").write_text("<!-- end -->\n")
+    with pytest.raises(SystemExit, match="docs/page.md: line 1: <!-- end --> without a marker"):
+        main()
+    assert (project / "README.md").read_text() == README
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,7 @@ def test_a_wrong_marker_is_named_and_the_readme_left_alone(project, old, new, me
 
 def test_lines_end_as_they_did():
     text = "one\r\n<!-- file: a -->\r\n<!-- end -->\r\n"
-    assert fill(text, lambda path: path) == "one\r\n<!-- file: a -->\r\n\na\n\n<!-- end -->\r\n"
+    assert fill("page", text, lambda path: path) == "one\r\n<!-- file: a -->\r\n\na\n\n<!-- end -->\r\n"
 
 
 def committed(path):
@@ -73,7 +83,10 @@ def committed(path):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not in a git checkout")
-def test_the_committed_readme_shows_the_committed_tables():
-    readme = committed("README.md")
-    assert readme.count("<!-- file: results/") >= 3
-    assert fill(readme, committed) == readme, "python -m rsnlib readme"
+def test_the_committed_pages_show_the_committed_tables():
+    shown = 0
+    for name in [str(page.relative_to(ROOT)) for page in pages(ROOT)]:
+        text = committed(name)
+        assert fill(name, text, committed) == text, "python -m rsnlib readme"
+        shown += text.count("<!-- file: results/")
+    assert shown >= 6

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkout import ROOT, commit_all, copy_checkout
+from checkout import ROOT, commit_all, copy_checkout, with_sections
 from checkout import run as run_as_user
 from ruamel.yaml import YAML
 
@@ -252,10 +252,7 @@ def gym(demo_folder, tmp_path, monkeypatch):
     joints, the neck at the nose.
     """
     example = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL)[1]
-    added, skeletons, run = re.fullmatch(r"datasets:\n(.*)(skeletons:.*)(run:.*)", example, re.DOTALL).groups()
-    text = (ROOT / "params.yaml").read_text().replace("\ntrain: #", f"\n{added}\ntrain: #")
-    text = re.sub(r"^skeletons: .*$", skeletons, text, flags=re.MULTILINE)
-    text = re.sub(r"^run: #.*?(?=^recipes:)", run, text, flags=re.MULTILINE | re.DOTALL)
+    text = with_sections(example)
     (tmp_path / "params.yaml").write_text(text)
     assert load_params(tmp_path / "params.yaml").dataset("gym", "tuned").recipe.length == {"epochs": 60}
     values = json.loads(json.dumps(YAML(typ="safe").load(text)))
