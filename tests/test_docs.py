@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import cv2
 import pytest
 import torch
 from checkout import ROOT, with_sections
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
 
 import rsnlib
@@ -60,6 +62,19 @@ def test_the_tests_that_pages_name_are_there():
 def test_the_reference_has_every_name_of_the_library():
     documented = re.findall(r"auto\w+:: rsnlib\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     assert sorted(documented) == rsnlib.__all__
+
+
+def test_queued_overrides_take_effect(tmp_path):
+    page = (ROOT / "docs/experiments.md").read_text()
+    overrides = re.findall(r"--queue --name \w+ -S datasets\.demo\.recipe\.(\S+)=(\S+)", page)
+    assert len(overrides) == 3
+    for key, value in overrides:
+        path = tmp_path / "params.yaml"
+        shutil.copy(ROOT / "params.yaml", path)
+        apply_overrides(path, [f"datasets.demo.recipe.{key}={value}"])
+        recipe = asdict(load_params(path).dataset("demo").recipe)
+        section, _, name = key.rpartition(".")
+        assert (recipe[section] if section else recipe)[name] == float(value)
 
 
 def test_the_readme_is_short():

@@ -1,7 +1,5 @@
 """Stage `weights`: a run's weights as a small file for everyone, and its card."""
 
-import torch
-
 from rsnlib.config import load_params
 from rsnlib.errors import UserError
 from rsnlib.files import whole_file
@@ -31,8 +29,8 @@ CARD = """# {title}
 | trained on | {machine} |
 | for whom | {licence} |
 
-{description}; per cent, in brackets the 95 % interval over people (bootstrap) of the run. The file holds the run's weights in
-half precision, and the accuracy is measured with the file.
+{description}; per cent, in brackets the 95 % interval over people (bootstrap) of the run. The file holds the run's
+weights in half precision, and the accuracy is measured with the file.
 """
 
 
