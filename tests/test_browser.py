@@ -67,6 +67,7 @@ def browser(tmp_path):
     for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path / 'chromium'}"]:
         options.add_argument(flag)
     browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    browser.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})  # else no widget is current
     yield browser
     browser.quit()
 

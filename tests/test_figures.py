@@ -106,9 +106,10 @@ def test_predictions_stand_beside_the_truth():
 
 def test_heatmaps_of_every_head_and_of_every_keypoint_are_shown():
     heads = np.random.default_rng(0).uniform(0, 255, (2, 4, 17, 16, 12))
-    *grid, colorbar = heatmaps.heatmaps_by_head(CROP, heads, 3, "left ear").axes
+    figure = heatmaps.heatmaps_by_head(CROP, heads, 3, "left ear")
+    *grid, colorbar = figure.axes
     assert len(grid) == 2 * 5 and colorbar.get_ylabel() == "heatmap (255 is certain)"
-    assert titles(grid[:5]) == ["left ear", "coarsest", "coarse", "fine", "finest"]
+    assert figure.get_suptitle() == "left ear" and titles(grid[:5]) == ["", "coarsest", "coarse", "fine", "finest"]
     np.testing.assert_array_equal(grid[9].images[-1].get_array(), heads[1, 3, 3])
     assert {axes.images[-1].get_clim() for axes in grid if len(axes.images) == 2} == {(0, 255)}
 

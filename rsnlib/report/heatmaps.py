@@ -25,15 +25,16 @@ def heatmaps_by_head(crop, heads, keypoint, name):
     crop: (H, W, 3) uint8; heads: (stages, 4, K, h, w); keypoint: its index; name: for the title
     """
     height, width = crop.shape[:2]
-    size = 10, 2.1 * len(heads) * height / width + 0.6
+    size = 10, 2.1 * len(heads) * height / width + 0.8
     figure, grid = plt.subplots(len(heads), 5, figsize=size, squeeze=False, layout="constrained")
     for stage, (first, *line) in enumerate(grid):
         show_picture(first, crop)
         first.set_ylabel(f"stage {stage + 1}")
         for head, axes in enumerate(line):
             heat = draw_heatmap(axes, crop, heads[stage, head, keypoint])
-    for axes, title in zip(grid[0], (name, *HEAD_NAMES)):
+    for axes, title in zip(grid[0, 1:], HEAD_NAMES):
         axes.set_title(title)
+    figure.suptitle(name)
     figure.colorbar(heat, ax=grid, label="heatmap (255 is certain)", shrink=0.8)
     return figure
 
