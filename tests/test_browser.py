@@ -146,6 +146,7 @@ def test_every_section_follows_its_controls_without_a_stack_trace(project, lab, 
     page.slide(DESIGN, "stages", Keys.ARROW_RIGHT)
     page.until(lambda: page.text(DESIGN) != costs)
 
+    page.choose(SMALL_RUN, "model", "plain")
     page.slide(SMALL_RUN, "epochs", Keys.ARROW_LEFT)
     page.cell(SMALL_RUN).find_element(By.XPATH, ".//button[contains(., 'start')]").click()
     page.until(lambda: "plain-try1" in page.text(SMALL_RUN))
