@@ -2,9 +2,11 @@
 
 import ast
 import re
+import shutil
 from itertools import product
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from ruamel.yaml import YAML
@@ -16,7 +18,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 SITE, STARTS = STAGES.pop("site"), STAGES.pop("starts")  # without a notebook; the site is made of the others'
 DIGEST = STAGES.pop("digest")["do"]
-FOR_A_PERSON = {"explore", "predict"}  # and not for the pipeline
+STAGES.pop("weights")  # of no notebook, either
+FOR_A_PERSON = {"explore", "paper", "predict"}  # and not for the pipeline
 LONGEST_CELL = 15  # lines
 
 
@@ -115,3 +118,17 @@ def test_predict_shows_a_picture_as_the_newest_run_sees_it_without_a_network(pro
         exec(cell.source, found)
     assert found["weights"].value == "demo/steps-prm-0" and "mmpose/4xmspn50" in found["weights"].options
     assert len(found["poses"].keypoints) == len(found["scores"].columns) > 0
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_paper_runs_with_weights_and_without(project, trained):
+    if not trained:
+        shutil.rmtree("work/models")
+    found = {}
+    for cell in code(nbformat.read(ROOT / "notebooks/paper.ipynb", 4)):
+        exec(cell.source, found)
+        plt.close("all")
+    assert found["name"] == ("demo/steps-prm-0" if trained else "an untrained network")
+    assert found["paths"].to_dict() == {"bottleneck": 1, "res2net": 10, "residual_steps": 22}
+    assert found["mined"] > found["whole"] > 0
+    assert ((found["channel"] >= 0) & (found["channel"] <= 1)).all() and found["factors"].max() <= 2
