@@ -340,7 +340,7 @@ class Evaluate:
 class Params:
     """All of params.yaml.
 
-    ablations: models that a table compares, the first with each of the others
+    ablations: models that a table compares, the first with each of the others; questions: what an ablation asks
     model_lists: other sets of models for `run.models` to name
     recipes, augmentations: named by YAML anchors for data sets to refer to
     """
@@ -350,6 +350,7 @@ class Params:
     train: Train
     evaluate: Evaluate
     ablations: dict[Name, Lines] = field(default_factory=dict)
+    questions: dict[Name, Annotated[str, Field(min_length=1)]] = field(default_factory=dict)
     model_lists: dict[Name, Lines] = field(default_factory=dict)
     recipes: dict[Name, Recipe] = field(default_factory=dict)
     augmentations: dict[Name, Augmentation] = field(default_factory=dict)

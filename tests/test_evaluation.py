@@ -451,7 +451,7 @@ def judged(demo_folder, people, tmp_path, monkeypatch):
 def test_tables_tell_what_the_predictions_do_in_the_same_bytes_each_time(judged):
     folder = judged()
     markdown = tables("demo")
-    assert list(markdown) == ["Results", "As published", "Differences", "Ablation: attention", "Ways of evaluating"]
+    assert list(markdown) == ["Results", "As published", "Differences", "Ways of evaluating"]
     results = pd.read_csv(folder / "results.csv").set_index("model")
     assert set(results["data"]) == {"demo"} and "demo" not in set(pd.read_csv(folder / "published.csv")["data"])
     for model in ("rsn18", "rsn18-prm"):

@@ -88,7 +88,7 @@ def test_a_stage_is_told_with_its_parameters_and_no_others(project):
     [
         ("train", {"dataset": "demo", "model": "rsn18"}, "the stage train takes --dataset --model --seed"),
         ("networks", {"dataset": "demo"}, "the stage networks takes no dataset, model or seed"),
-        ("explore", {}, "explore: not a stage of the pipeline with a notebook; these are evaluate, figures, networks"),
+        ("explore", {}, "explore: not a stage of the pipeline with a notebook; these are ablations, evaluate, figures"),
     ],
 )
 def test_what_a_notebook_is_not_executed_for_is_said(project, monkeypatch, stage, item, said):
@@ -147,7 +147,8 @@ def test_the_page_grows_and_says_what_is_missing(project):
     params, said = YAML().load(project / "params.yaml"), []
     params["run"]["models"] = {"rsn18": {}}
     YAML().dump(params, project / "params.yaml")
-    stages = ["demo/prepare", "demo/train/rsn18-0", "demo/evaluate/rsn18-0", "demo/tables", "demo/figures"]
+    stages = ["demo/prepare", "demo/train/rsn18-0", "demo/evaluate/rsn18-0", "demo/tables"]
+    stages += ["demo/ablations", "demo/figures"]
     for name in ["networks", *stages]:
         path = execute(name, title=name)
         if said:  # stopped in its midst
@@ -156,8 +157,9 @@ def test_the_page_grows_and_says_what_is_missing(project):
         text = site.write_site().read_text()
         assert f"<h1>{name}</h1>" in text
         said.append(re.findall("<code>([^<]+)</code>", "".join(re.findall("Still to come:[^.]*", text))))
-    missing = ["prepare@demo", "train@demo-rsn18-0", "evaluate@demo-rsn18-0", "tables@demo", "figures@demo"]
-    assert said == [missing[done:] for done in range(6)]
+    missing = ["prepare@demo", "train@demo-rsn18-0", "evaluate@demo-rsn18-0", "tables@demo"]
+    missing += ["ablations@demo", "figures@demo"]
+    assert said == [missing[done:] for done in range(7)]
 
 
 def test_the_site_names_the_commit_and_what_is_not_committed(project):

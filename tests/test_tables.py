@@ -3,10 +3,12 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from rsnlib.errors import UserError
 from rsnlib.metrics import protocol
@@ -25,6 +27,7 @@ from rsnlib.report.tables import (
     server_table,
     write_table,
 )
+from rsnlib.stages.ablations import ablations
 
 COCO, MPII, LSP = protocol("coco"), protocol("mpii"), protocol("lsp")
 
@@ -260,3 +263,16 @@ def test_latex_compiles(latex_folder):
     done = subprocess.run(command, cwd=latex_folder, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout
     assert (latex_folder / "all.pdf").stat().st_size and "Overfull \\hbox" not in done.stdout
+
+
+def test_the_page_asks_and_says_what_differs(project):
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    params["ablations"] = {"mine": params["run"]["models"]}
+    params["questions"] = {"mine": "Does it?"}
+    Path("params.yaml").unlink()
+    YAML().dump(params, Path("params.yaml"))
+    (each,) = ablations("demo").values()
+    assert each.introduction.startswith("## mine\n\nDoes it?\n")
+    assert "# block: residual_steps" in each.introduction and "attention: prm" in each.introduction
+    assert set(each.curves["model"]) == {"plain", "steps-prm"} and each.curves["people"].max() == 12
+    assert "steps-prm" in each.says and "With 6 validation people, differences below about" in each.says

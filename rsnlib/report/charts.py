@@ -81,6 +81,30 @@ def training_curves(curves, protocol):
     return figure
 
 
+def ablation(table, curves, protocol):
+    """Draw models side by side, one colour per model: accuracy against cost, with its interval, and validation accuracy
+    against the people seen, the mean of several seeds in a band from the lowest to the highest.
+
+    table: of tables.ablation_table; curves: as for `training_curves`, and a column people
+    """
+    metric, colors = protocol.metric, _colors(table["model"])
+    figure, (left, right) = panel_grid(2, 2, (4.9, 3.6))
+    for (model, color), row in zip(colors.items(), table.to_dict("records")):
+        value, low, high = (row[f"{metric}{end}"] for end in ("", " low", " high"))
+        bar = [[value - low], [high - value]]
+        left.errorbar(row["multiply-adds (G)"], value, bar, fmt="o", color=color, label=model, capsize=3)
+    left.set(xlabel="multiply-adds of one person (G)", ylabel=f"{metric} (%), 95 % interval")
+    left.margins(0.15)
+    left.locator_params(axis="x", nbins=5)
+    known = curves.dropna(subset=[f"val_{metric}"])
+    known = known.assign(accuracy=protocol.per_cent * known[f"val_{metric}"])
+    marks = {"marker": "o", "markeredgewidth": 0, "errorbar": ("pi", 100), "legend": False}
+    sns.lineplot(known, x="people", y="accuracy", hue="model", palette=colors, ax=right, **marks)
+    right.set(xlabel="people seen in training", ylabel=f"{metric} (%), without flip test", ylim=(0, None))
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, ncols=4, loc="outside upper center")
+    return figure
+
+
 def error_kinds(errors):
     """Draw the share of each kind of error by keypoint, one panel per run.
 

@@ -15,15 +15,13 @@ from rsnlib.stages.results import load_draws, load_evaluation, load_metrics, loa
 def tables(dataset):
     """Write every table of a data set: its results, the published ones of its models, each ablation of which two models
     are run and its verdicts in words, the ways of evaluating, and the published results of its test people. Returns
-    their Markdown, {title: text}.
+    their Markdown, {title: text}, but the ablations', which have a page of their own.
     """
     params = load_params()
     folder, seeds = results_path(dataset, "tables"), len(params.run.seeds)
     metrics, draws = load_metrics(dataset), load_draws(dataset)
     reports = [load_report(dataset, model, seed) for model, seed in runs(dataset)]
-    judge = protocol(*params.judged_by(dataset))
-    if reports[0]["skeleton"] not in ("coco", "mpii"):  # nothing was published of other skeletons
-        judge = replace(judge, published=None)
+    judge = judge_of(dataset)
     made = runs_origin(dataset, reports)
 
     table = report.results_table(metrics, draws, dataset, judge)
@@ -34,19 +32,14 @@ def tables(dataset):
         text = report.published_caption(dataset, judge)
         written["As published"] = report.write_table(table, folder, "published", text)
 
-    costs = {row.model: (row.parameters, row.multiply_adds) for row in metrics.itertuples()}
-    ablations = {}
-    for name, lines in params.ablations.items():
-        models = [model for model in lines if model in costs]
-        if len(models) > 1:
-            ablations[name] = report.ablation_table(metrics, draws, models, costs, judge)
+    ablations = compare(dataset)
     written["Differences"] = report.differences(ablations, dataset, judge, seeds)
     with whole_file(folder / "differences.md", "w") as file:
         file.write(written["Differences"])
     text = report.ablation_caption(judge, seeds, made)
     formats = {"difference": "{:+z.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
     for name, table in ablations.items():
-        written[f"Ablation: {name}"] = report.write_table(table, folder, f"ablation-{name}", text, formats=formats)
+        report.write_table(table, folder, f"ablation-{name}", text, formats=formats)
 
     variants = [
         load_evaluation(dataset, model, seed, "variants").assign(model=model, seed=seed)
@@ -61,6 +54,26 @@ def tables(dataset):
         text = "As published, per cent. Ours are missing: only the data set's own server can judge its test people."
         written["Test people"] = report.write_table(table, folder, "test", text)
     return written
+
+
+def compare(dataset):
+    """Return each ablation of which two models ran on a data set: {name: table of report.tables.ablation_table}."""
+    params, metrics, draws = load_params(), load_metrics(dataset), load_draws(dataset)
+    costs = {row.model: (row.parameters, row.multiply_adds) for row in metrics.itertuples()}
+    groups = {name: [model for model in lines if model in costs] for name, lines in params.ablations.items()}
+    judge = judge_of(dataset)
+    return {
+        name: report.ablation_table(metrics, draws, models, costs, judge)
+        for name, models in groups.items()
+        if len(models) > 1
+    }
+
+
+def judge_of(dataset):
+    """Return the Protocol of a data set; nothing was published of skeletons other than COCO's and MPII's."""
+    reader, skeleton = load_params().judged_by(dataset)
+    judge = protocol(reader, skeleton)
+    return judge if skeleton.name in ("coco", "mpii") else replace(judge, published=None)
 
 
 def runs_origin(dataset, reports):
