@@ -29,8 +29,8 @@ HARMLESS = {
 EVERYWHERE = ["errors.py", "files.py", "stages/layout.py", "stages/provenance.py"]
 EMPTY = [str(path.relative_to(ROOT / "rsnlib")) for path in (ROOT / "rsnlib").rglob("__init__.py")]
 EMPTY = [path for path in EMPTY if path == "__init__.py" or not (ROOT / "rsnlib" / path).read_text().strip()]
-# keys that a stage reads only of data sets in a detector's boxes, on which others were published, or where two models of
-# an ablation ran
+# keys that a stage reads only of data sets in a detector's boxes, on which others were published, or where two models
+# of an ablation ran
 SOMETIMES = {
     "ablations": {"questions"},
     "evaluate": {"datasets.demo.area", "datasets.demo.boxes", "datasets.demo.exif", "datasets.demo.unusable"},
