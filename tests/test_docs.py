@@ -105,6 +105,8 @@ def desk(project, released, publish, mpii_folder, draw_dot):
         rsnlib.save_model(rsnlib.create_model(network, keypoints, SIZE), f"{name}.safetensors")
     shutil.copy("work/models/demo/steps-prm-0.safetensors", "work/models/demo/rsn18-small-0.safetensors")
 
+    shutil.copytree(ROOT / "weights", "weights")
+
     picture = Image.fromarray(draw_dot(300, 200, 90, 150))
     Path("folder").mkdir()
     for path in ("picture.jpg", "folder/another.jpg"):
