@@ -23,7 +23,7 @@ from rsnlib.apps.readme import pages
 from rsnlib.config import load_params
 
 PAGES = pages(ROOT)
-BLOCK = re.compile(r"^(?:<!-- (.+) -->\n)?```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?:<!-- ([^\n]+) -->\n)?```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN_BY = re.compile(r"run by tests/(test_\w+\.py::test_\w+)")
 SIZE = (64, 64)
 

@@ -21,11 +21,11 @@ CHANGES = [
     (
         "run.models.rsn18-prm.hard_keypoints",
         7,
-        {"train", "evaluate", "tables", "figures", "networks", "site", "starts"},
+        {"train", "evaluate", "tables", "ablations", "figures", "networks", "site", "starts"},
     ),
     ("train.weight_decay", 0, {"train"}),
     ("evaluate.flip_test", False, {"evaluate"}),
-    ("ablations.branches.rsn18-branches2.branches", 3, {"networks", "starts", "tables", "figures"}),
+    ("ablations.branches.rsn18-branches2.branches", 3, {"networks", "starts", "tables", "ablations", "figures"}),
     ("datasets.coco.blur", 9, set()),  # of a data set that is not run
 ]
 
@@ -81,7 +81,7 @@ def test_one_command_makes_every_result_and_a_second_has_nothing_to_do(project):
     table = (project / "results/demo/tables/results.md").read_text()
     assert "Trainings: demo, 12 people" in table and "3 iterations of 4 people" in table
     site = (project / "results/index.html").read_text()
-    for stage in ("prepare@demo", "train@demo-rsn18-prm-0", "evaluate@demo-rsn18-prm-0", "tables@demo", "figures@demo"):
+    for stage in ("prepare@demo", "train@demo-rsn18-prm-0", "evaluate@demo-rsn18-prm-0", "ablations@demo"):
         assert f"<code>{stage}</code>" in site
     drawn = {path.name for path in (project / "results/demo/figures").iterdir()}
     assert drawn >= {"training.png", "cost.png", "keypoints-accuracy.png", "receptive-fields.png"}
