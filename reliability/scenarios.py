@@ -231,7 +231,7 @@ def kernel_killed(base):
 def ctrl_c(base):
     """Ctrl-C in a terminal, in the midst of every stage of `dvc repro`, one after the other; then `dvc repro`"""
     with base.clone() as project:
-        stages = ("networks", "prepare", "train", "evaluate", "tables", "figures", "site")
+        stages = ("networks", "prepare", "train", "evaluate", "tables", "ablations", "figures", "site")
         said = [stopped_by_ctrl_c(project, stage, seconds % 3) for seconds, stage in enumerate(stages)]
         run(project, "dvc", "repro")
         return f"`{said[0]}`; in the training `{said[2]}`; then {base.check(project, MADE)}"

@@ -278,13 +278,11 @@ class Run:
     """Runs that `dvc repro` regenerates: every model on every data set from every seed.
 
     datasets: names and the folder of each, absolute or from the project's
-    release: names of files in weights/, and the run of each
     """
 
     datasets: dict[Name, Annotated[str, Field(min_length=1)]]
     models: Lines
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
-    release: dict[Name, Release] = field(default_factory=dict)
 
     @pydantic.field_validator("datasets", mode="before")
     @classmethod
@@ -343,6 +341,7 @@ class Params:
     ablations: models that a table compares, the first with each of the others; questions: what an ablation asks
     model_lists: other sets of models for `run.models` to name
     recipes, augmentations: named by YAML anchors for data sets to refer to
+    release: names of files in weights/, and the run of each
     """
 
     run: Run
@@ -355,6 +354,7 @@ class Params:
     recipes: dict[Name, Recipe] = field(default_factory=dict)
     augmentations: dict[Name, Augmentation] = field(default_factory=dict)
     skeletons: dict[Name, SkeletonDefinition] = field(default_factory=dict)
+    release: dict[Name, Release] = field(default_factory=dict)
 
     @property
     def lines(self):
@@ -438,10 +438,10 @@ def load_params(path=None):
     params = parse(Params, values, path)
     _check_models(params, path)
     _check_skeletons(params, path)
-    for name, each in params.run.release.items():
+    for name, each in params.release.items():
         run = params.run
         if (each.dataset, each.model) not in product(run.datasets, run.models) or each.seed not in run.seeds:
-            raise UserError(f"{path}: run.release.{name}: no such run; `run` lists data sets, models and seeds")
+            raise UserError(f"{path}: release.{name}: no such run; `run` lists data sets, models and seeds")
     for dataset in params.run.datasets:
         for model in params.run.models:
             params.dataset(dataset, model)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from checkout import ROOT
 from ruamel.yaml import YAML
 
 from rsnlib import fast
+from rsnlib.__main__ import main
 from rsnlib.config import Recipe, Train
 from rsnlib.data import batches
 from rsnlib.data.augment import reach
@@ -410,3 +412,18 @@ def test_the_training_uses_each_groups_learning_rate(run):
     moved = (output_norms(model)[3].weight - output_norms(start)[3].weight).abs()
     assert moved.max().item() == pytest.approx(half * 256, rel=0.01)
     assert (model.stem.bn.weight - start.stem.bn.weight).abs().max().item() == pytest.approx(half, rel=0.01)
+
+
+def test_a_training_stops_after_its_minutes_and_the_same_command_goes_on(project, monkeypatch):
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    params["datasets"]["demo"]["recipe"]["length"] = {"iterations": 100_000}
+    Path("params.yaml").unlink()
+    YAML().dump(params, Path("params.yaml"))
+    timer, reached = threading.Timer, []
+    monkeypatch.setattr("threading.Timer", lambda seconds, *call: timer(seconds / 60, *call))  # a minute takes a second
+    monkeypatch.setattr("sys.argv", "rsnlib train --dataset demo --model plain --minutes 2".split())
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        reached.append(int(re.fullmatch(r"stopped after iteration (\d+) of 100000; .*", stopped.value.code)[1]))
+    assert 0 < reached[0] < reached[1]

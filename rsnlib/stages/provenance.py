@@ -15,15 +15,8 @@ from rsnlib.errors import UserError
 from rsnlib.files import fingerprint, project_root, read_json, write_json
 from rsnlib.stages.layout import time_path
 
-NOTEBOOK_STAGES = (
-    "tables",
-    "ablations",
-    "figures",
-    "prepare",
-    "train",
-    "evaluate",
-    "networks",
-)  # in the order of the site
+# in the order of the site
+NOTEBOOK_STAGES = ("tables", "ablations", "figures", "prepare", "train", "evaluate", "networks")
 
 
 def code_fingerprint(*stages):

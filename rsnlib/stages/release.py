@@ -35,21 +35,21 @@ weights in half precision, and the accuracy is measured with the file.
 
 
 def release(name):
-    """Write the run that `run.release` of params.yaml lists under `name` as weights/<name>.safetensors, in half
+    """Write the run that `release` of params.yaml lists under `name` as weights/<name>.safetensors, in half
     precision, and beside it the card <name>.md.
 
     Raises UserError where there is no such name, and for a network too large to be committed.
     """
     params = load_params()
-    if name not in params.run.release:
-        raise UserError(f"params.yaml: run.release has no {name!r}")
-    chosen = params.run.release[name]
+    if name not in params.release:
+        raise UserError(f"params.yaml: release has no {name!r}")
+    chosen = params.release[name]
     run = chosen.dataset, chosen.model, chosen.seed
     network, report = load_run(*run), load_report(*run)
     size = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
     if size > LARGEST_FILE:
         limit = f"{size >> 20} MiB in half precision, and a file for everyone has at most {LARGEST_FILE >> 20}"
-        raise UserError(f"params.yaml: run.release.{name}: {chosen.model} takes {limit}")
+        raise UserError(f"params.yaml: release.{name}: {chosen.model} takes {limit}")
     path, judge = released_path(name), protocol(*params.judged_by(chosen.dataset))
     seen = report["iterations"] * report["batch_size"]
     about = network.about | {"licence": chosen.licence, "people_seen": seen}
