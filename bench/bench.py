@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -33,14 +33,14 @@ from rsnlib.data.targets import heatmap_targets
 from rsnlib.demo.annotate import draw_people
 from rsnlib.device import autocast, choose_precision, default_device, keep_memory
 from rsnlib.errors import UserError
-from rsnlib.fast import faster, fuse
+from rsnlib.fast import faster, fuse, graphed
 from rsnlib.files import read_json, write_json, write_results
 from rsnlib.inference.decode import decode_heatmaps
 from rsnlib.metrics import coco_ap, coco_results
 from rsnlib.models.checkpoints import load_checkpoint
 from rsnlib.models.zoo import ZOO, Architecture, create_model
 from rsnlib.report.tables import write_table
-from rsnlib.training.loop import make_optimizer
+from rsnlib.training.loop import make_optimizer, train
 from rsnlib.training.losses import heatmap_loss
 
 INPUT = (256, 192)
@@ -56,19 +56,22 @@ class Sizes:
     """Amounts of work."""
 
     drawn: int  # people, for training data
-    batch: int  # people in a training batch or forward pass, 32 as on a GPU of the released recipe
+    batch: int  # people in a training batch, 32 as on a GPU of the released recipe
     deep: int  # people in a batch of DEEP, the most of 8, 16 and 32 that fit 24 GiB in both codes
+    forward: int  # people in a forward pass, as in evaluation
     decoded: int  # people at a time
     scored: int  # people, of whom pycocotools scores a tenth
     turns: int  # measurements of each step, after one that does not count
     calls: int  # of a network per measurement
+    iterations: tuple  # of two trainings, a shorter and a longer one
     matrix: int  # rows of the matrices multiplied
     copied: int  # bytes
 
 
+CPU, GPU = {"matrix": 2048, "copied": 2**28}, {"matrix": 8192, "copied": 2**31}
 SIZES = {
-    "cpu": Sizes(64, batch=32, deep=16, decoded=256, scored=50_000, turns=5, calls=1, matrix=2048, copied=2**28),
-    "cuda": Sizes(64, batch=32, deep=32, decoded=1024, scored=50_000, turns=9, calls=10, matrix=8192, copied=2**31),
+    "cpu": Sizes(64, 32, 16, forward=32, decoded=256, scored=50_000, turns=5, calls=1, iterations=(1, 3), **CPU),
+    "cuda": Sizes(64, 32, 32, forward=256, decoded=1024, scored=50_000, turns=9, calls=10, iterations=(50, 150), **GPU),
 }
 
 
@@ -95,6 +98,7 @@ def bench(device=None, released=None, model="rsn18", output=None, sizes=None):
             # last: afterwards all else is slower, the released code, too
             (run.network, model, ZOO[model], run.sizes.batch),
             (run.network, "4xRSN-50, expansion 1", DEEP, run.sizes.deep, False),
+            (run.training, model, folder),
         ]
         for part, *given in tqdm(parts, desc="bench", unit="part"):
             part(*given)
@@ -185,28 +189,37 @@ class Bench:
         if theirs:
             load_checkpoint(model, theirs.state_dict())
         model = model.to(self.device, memory_format=torch.channels_last)
-        images = torch.from_numpy(self.random.standard_normal((people, 3, *INPUT), np.float32)).to(self.device)
-        bgr, images = images.flip(1), images.contiguous(memory_format=torch.channels_last)
         if forward:
-            self._forward(name, fuse(model.eval()), images, theirs, bgr)
-        self._training(name, model, images, theirs, bgr, plain=forward)
+            self._forward(name, model.eval(), self._images(self.sizes.forward), theirs)
+        self._training(name, model, self._images(people), theirs, plain=forward)
 
-    def _forward(self, name, model, images, theirs, bgr):
+    def _images(self, people):
+        images = torch.from_numpy(self.random.standard_normal((people, 3, *INPUT), np.float32)).to(self.device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _forward(self, name, model, images, theirs):
         def ours(precision):
-            dtype = getattr(torch, precision)
-            network, given = deepcopy(model).to(dtype), images.to(dtype)
+            network = fuse(model).to(getattr(torch, precision))
+            given = images.to(getattr(torch, precision))
             return torch.no_grad()(lambda: network(given))
 
         runs, released = {precision: ours(precision) for precision in self.precisions}, []
         if theirs:
             theirs.eval()
+            bgr, few = images.flip(1).contiguous(), images[:2].double()
             released = [torch.no_grad()(lambda: theirs(bgr))]
-            _check(f"{name}, heatmaps", runs["float32"](), released[0]())
+            with torch.no_grad():  # exactly: rounding of a GPU's quickest convolutions is 1e-4 of the peak
+                _check(
+                    f"{name}, heatmaps",
+                    fuse(deepcopy(model).double())(few),
+                    deepcopy(theirs).double()(few.flip(1)),
+                    1e-8,
+                )
         self._compare(f"forward, {name}", len(images), runs, released)
 
-    def _training(self, name, model, images, theirs, bgr, plain):
+    def _training(self, name, model, images, theirs, plain):
         """Time training steps; plain: also those of the network as it is, without rsnlib.fast."""
-        people, recipe = len(images), self.settings.recipe
+        people, recipe, bgr = len(images), self.settings.recipe, images.flip(1).contiguous()
         targets = self._heatmaps(people).to(self.device)
         visible = torch.from_numpy(self.random.integers(0, 3, (people, KEYPOINTS))).to(self.device)
         learners = {precision: faster(model, self.device, precision) for precision in self.precisions}
@@ -219,16 +232,48 @@ class Bench:
                 heads = learners[key].heads(images)
             return heatmap_loss(heads, targets, visible)
 
-        runs, released = {key: lambda key=key: _step(optimizers[key], loss(key)) for key in learners}, []
+        def step(key):
+            learn = (lambda function, _: function) if key.endswith(PLAIN) else graphed
+            learn = learn(lambda: loss(key).backward(), self.device)
+
+            def run():
+                optimizers[key].zero_grad(set_to_none=self.device.type != "cuda")
+                learn()
+                optimizers[key].step()
+
+            return run
+
+        runs, released = {key: step(key) for key in learners}, []
         if theirs:
             their_optimizer, valid = self.released.optimizer(theirs.train()), visible[..., None].float()
             # batch norms of few people multiply rounding
             _check(f"{name}, loss", loss("float32"), theirs(bgr, valid, targets)["total_loss"], tolerance=1e-2)
-            released = [lambda: _step(their_optimizer, theirs(bgr, valid, targets)["total_loss"])]
+
+            def their_step():
+                their_optimizer.zero_grad()
+                theirs(bgr, valid, targets)["total_loss"].backward()
+                their_optimizer.step()
+
+            released = [their_step]
         self._compare(f"training step, {name}", people, runs, released)
+
+    def training(self, name, folder):
+        """Time the training loop, from the crop store to new weights: the longer of two trainings less the shorter."""
+        store, (few, many), size = CropStore(folder / "train.safetensors"), self.sizes.iterations, self.sizes.batch
+        found = []
+        for _ in range(min(3, self.sizes.turns)):
+            times = []
+            for number in (few, many):
+                recipe = replace(self.settings.recipe, batch_size=size, length={"iterations": number})
+                model, start = create_model(name, KEYPOINTS, INPUT), time.perf_counter()
+                train(model, store, self.settings, recipe, seed=0, train=load_params().train)
+                times.append(time.perf_counter() - start)
+            found.append((times[1] - times[0]) / (many - few))
+        self.add(f"training with its data, {name}, {self.precisions[0]}", size, np.array(found))
 
     def _compare(self, what, people, runs, released):
         """Add a row per run. runs: {precision: function}; released: the released code's function, or none"""
+        released = [_with_torchs_defaults(run) for run in released]
         seconds = self.seconds(*runs.values(), *released, calls=self.sizes.calls)
         for (key, run), own in zip(runs.items(), seconds):
             cost = self._cost(run, people, key.removesuffix(PLAIN))
@@ -318,7 +363,8 @@ class Bench:
         if self.released:
             text += (
                 " released: the released code on the same input with the same weights, in turns with ours; ratio: our "
-                "speed over its. It computes in float32, reads pictures where ours reads crop stores, and leaves "
+                "speed over its. It computes in float32 (on a GPU in TF32, as torch does by "
+                "itself), reads pictures where ours reads crop stores, and leaves "
                 "judging to pycocotools (timed on a tenth of the people). Freed memory is kept for both."
             )
         return text
@@ -359,10 +405,17 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def _step(optimizer, loss):
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+def _with_torchs_defaults(run):
+    """Return `run` with TF32 in convolutions, which torch would use and rsnlib turns off."""
+
+    def quicker():
+        torch.backends.cudnn.allow_tf32 = True
+        try:
+            return run()
+        finally:
+            torch.backends.cudnn.allow_tf32 = False
+
+    return quicker
 
 
 def _check(what, ours, theirs, tolerance=1e-4):

@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsnlib.fast import folded, fused_norm
+from rsnlib.fast import folded
+from rsnlib.fast.fused_norm import FusedBatchNorm
 
 
 def counted(run):
@@ -16,8 +17,9 @@ def counted(run):
     of matrix products and convolutions; bytes that the steps read and write, each step by itself; the most bytes alive
     at once of those allocated here. Batch norms and convolutions are torch's own, whose steps are visible."""
     operations, traffic = FlopCounterMode(display=False), Traffic()
-    plain_norms = patch.object(fused_norm, "library", lambda dtype: None)
-    with plain_norms, patch.object(folded, "ONEDNN", False), operations, traffic:
+    plain_norms = patch.object(FusedBatchNorm, "kernels", lambda *_: None)
+    plain_sums = patch.multiple(folded, ONEDNN=False, CUDNN=False)
+    with plain_norms, plain_sums, operations, traffic:
         run()
     return operations.get_total_flops(), traffic.bytes, traffic.peak
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+torch.backends.cudnn.allow_tf32 = False  # torch's default rounds the inputs of a GPU's float32 convolutions to 10 bits
+
 # glibc's malloc.h: the number of blocks that may be mapped one by one, the bytes that may lie idle
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 

@@ -264,7 +264,7 @@ def test_one_person_at_a_time_is_refused_where_a_norm_has_one_value_per_person(r
 
 def test_stopping_early_ends_the_preparing_thread(monkeypatch):
     monkeypatch.setattr(batches, "make_batch", lambda number, *_: number)
-    prepared = batches.prefetched(range(20), *[None] * 5)
+    prepared = batches.prefetched(range(20), *[None] * 5, torch.device("cpu"))
     assert next(prepared) == (0, 0)
     time.sleep(0.1)  # as many batches as fit are ready
     closing = threading.Thread(target=prepared.close, daemon=True)
@@ -421,7 +421,7 @@ def test_a_training_stops_after_its_minutes_and_the_same_command_goes_on(project
     YAML().dump(params, Path("params.yaml"))
     timer, reached = threading.Timer, []
     monkeypatch.setattr("threading.Timer", lambda seconds, *call: timer(seconds / 60, *call))  # a minute takes a second
-    monkeypatch.setattr("sys.argv", "rsnlib train --dataset demo --model plain --minutes 2".split())
+    monkeypatch.setattr("sys.argv", ["rsnlib", "train", "--dataset", "demo", "--model", "plain", "--minutes", "2"])
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -35,11 +35,15 @@ def ahead(items, function, size, threads=1):
         workers.shutdown(cancel_futures=True)
 
 
-def prefetched(numbers, store, settings, size, seed, pieces):
-    """Yield (number, batch) for each of `numbers`, prepared in a thread while the network computes."""
+def prefetched(numbers, store, settings, size, seed, pieces, device):
+    """Yield (number, batch) for each of `numbers`, prepared in a thread while the network computes; a batch for a GPU
+    lies in memory from which copies need not be waited for."""
 
     def prepare(number):
-        return number, make_batch(number, store, settings, size, seed, pieces)
+        batch = make_batch(number, store, settings, size, seed, pieces)
+        if device.type == "cuda":
+            batch = [[tensor if tensor.is_cuda else tensor.pin_memory() for tensor in piece] for piece in batch]
+        return number, batch
 
     return ahead(numbers, prepare, PREFETCH)
 
@@ -53,14 +57,14 @@ def make_batch(number, store, settings, size, seed, pieces):
     rows = batch_rows(number, len(store), size, seed)
     cut = cut_crops(rows, store, settings, np.random.default_rng([seed, 1, number]), pieces)
     return [
-        (torch.from_numpy(crops), torch.from_numpy(keypoints).float(), torch.from_numpy(visible))
+        (torch.as_tensor(crops), torch.from_numpy(keypoints).float(), torch.from_numpy(visible))
         for crops, keypoints, visible in cut
     ]
 
 
 def cut_crops(rows, store, settings, random, pieces=(slice(None),)):
-    """Return augmented crops of the people in `rows` of a store, per piece: (N, H, W, 3) uint8, their keypoints
-    (N, K, 2) and flags (N, K), arrays. A piece does not depend on which others are cut."""
+    """Return augmented crops of the people in `rows` of a store, per piece: (N, H, W, 3) uint8, as `store.crops` makes
+    them, their keypoints (N, K, 2) and flags (N, K), arrays. A piece does not depend on which others are cut."""
     matrices, keypoints, visible = augment(store.people.take(rows), settings.augmentation, store.input_size, random)
     matrices = compose(matrices, invert(store.matrices[rows]))  # from window pixels
     return [(store.crops(rows[piece], matrices[piece]), keypoints[piece], visible[piece]) for piece in pieces]

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -205,6 +206,12 @@ def normalise(crops):
     """Return RGB uint8 crops (N, H, W, 3), array or tensor, as the network's input: (N, 3, H, W) float32, channels last
     in memory, with ImageNet's mean and deviation."""
     crops = torch.as_tensor(crops)
-    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
-    offset, factor = (values.float().to(crops.device) for values in (-mean / deviation, 1 / (255 * deviation)))
+    offset, factor = _line_norm(crops.device)
     return torch.addcmul(offset, crops.float(), factor).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def _line_norm(device):
+    """Return offset and factor (3,) of the normalisation, on a device."""
+    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
+    return (-mean / deviation).float().to(device), (1 / (255 * deviation)).float().to(device)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,11 @@ class CropStore:
     def __len__(self):
         return len(self.people)
 
+    @cached_property
+    def pool(self):
+        """Threads to decode in: OpenCV lets others run meanwhile."""
+        return ThreadPoolExecutor(cores())
+
     def window(self, row):
         """Return the window of the person in a row, RGB uint8 (h, w, 3); in an evaluation store it is the crop itself.
         Raises UserError where it is damaged."""
@@ -86,8 +92,7 @@ class CropStore:
         def cut(row, matrix):
             return quick_warp(self.window(row), matrix, self.input_size)
 
-        with ThreadPoolExecutor(cores()) as pool:  # OpenCV lets other threads run while it decodes and warps
-            crops = list(pool.map(cut, rows, matrices))
+        crops = list(self.pool.map(cut, rows, matrices))
         return np.array(crops, np.uint8).reshape(-1, *self.input_size, 3)
 
 

@@ -32,16 +32,16 @@ def heatmap_targets(keypoints, visible, input_size, kernels=KERNELS):
     inside = (visible > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y, peaks = x.clamp(0, width - 1), y.clamp(0, height - 1), PEAK * inside
     # a blurred point is a product of two blurred lines
-    rows, columns = (_profiles(tuple(kernels), length).to(keypoints.device) for length in (height, width))
+    rows, columns = (_profiles(tuple(kernels), length, keypoints.device) for length in (height, width))
     rows, columns = rows[:, y] * peaks[..., None], columns[:, x]  # (kernels, ..., K, h) and w
     return (rows[..., :, None] * columns[..., None, :]).movedim(0, -4)
 
 
 @lru_cache
-def _profiles(kernels, length):
+def _profiles(kernels, length, device):
     """Return (len(kernels), length, length): row c is a one at c, blurred, with a peak of 1."""
     lines = [cv2.sepFilter2D(np.eye(length), -1, cv2.getGaussianKernel(k, 0), np.ones(1)) for k in kernels]
-    return torch.tensor(np.stack([line / line.max(axis=1, keepdims=True) for line in lines]), dtype=torch.float32)
+    return torch.from_numpy(np.stack([line / line.max(axis=1, keepdims=True) for line in lines])).float().to(device)
 
 
 def inside_crop(keypoints, visible, input_size):

@@ -8,14 +8,15 @@ from torch import nn
 
 from rsnlib.fast.folded import fuse
 from rsnlib.fast.fused_norm import FusedBatchNorm, FusedConvNorm
+from rsnlib.fast.graphs import graphed
 from rsnlib.fast.recompute import recompute_activations
-from rsnlib.fast.sums import WITH_ADDEND
+from rsnlib.fast.sums import QUICKER
 from rsnlib.fast.widths import copy_tensors, widen
 from rsnlib.models.blocks import ConvNorm
 
-__all__ = ["faster", "fuse", "slower"]
+__all__ = ["faster", "fuse", "graphed", "slower"]
 
-FUSED = {nn.BatchNorm2d: FusedBatchNorm, ConvNorm: FusedConvNorm, **WITH_ADDEND}
+FUSED = {nn.BatchNorm2d: FusedBatchNorm, ConvNorm: FusedConvNorm, **QUICKER}
 # How many channels a device computes fastest: tensor cores want a multiple of 8 in bfloat16. A CPU gains nothing.
 MULTIPLES = {("cuda", "bfloat16"): 8}
 
@@ -23,8 +24,8 @@ MULTIPLES = {("cuda", "bfloat16"): 8}
 def faster(model, device, precision, recompute=False):
     """Return a copy of `model` to train on `device` in `precision`; `slower` is the way back.
 
-    Branches get as many channels as the device likes. Sums and ReLUs are left to the batch norm before them, with which
-    a CPU computes them in one pass. Biases in front of a batch norm, which takes any bias away again, are not trained.
+    Branches get as many channels as the device likes. Sums and ReLUs are left to the batch norm before them, which
+    computes them in the same pass. Biases in front of a batch norm, which takes any bias away again, are not trained.
     recompute: spend time to save memory, see rsnlib.fast.recompute
     """
     learner = widen(model, MULTIPLES.get((device.type, precision), 1))

@@ -9,7 +9,7 @@ from rsnlib.data.targets import PEAK
 
 SHIFT = 0.25  # of a cell
 TINY = 1e-10  # replaces smaller heatmap values before the logarithm
-PEOPLE_AT_A_TIME = 8  # float64 heatmaps of so many fit the caches of a CPU
+PEOPLE_AT_A_TIME = 8  # on a CPU, whose caches fit float64 heatmaps of so many
 
 
 def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quarter"):
@@ -28,7 +28,8 @@ def decode_heatmaps(heatmaps, center, scale, input_size, blur=5, decoding="quart
     height, width = heatmaps.shape[2:]
     # the released code puts 10 zeros around a heatmap; beyond the blur's reach all are alike, so one is enough
     refine, border = DECODINGS[decoding], blur // 2 + 1
-    cells = torch.cat([refine(_blurred(part, blur, border), border) for part in heatmaps.split(PEOPLE_AT_A_TIME)])
+    parts = heatmaps.split(PEOPLE_AT_A_TIME if heatmaps.device.type == "cpu" else max(1, len(heatmaps)))
+    cells = torch.cat([refine(_blurred(part, blur, border), border) for part in parts])
     if decoding == "axes":
         x, y = cells.unbind(dim=-1)
         value = heatmaps.flatten(2).amax(dim=2)

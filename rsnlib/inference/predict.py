@@ -26,6 +26,7 @@ from rsnlib.inference.decode import decode_heatmaps, mirror_heatmaps
 from rsnlib.models.attention import PRM
 
 BATCH = 32  # people
+GPU_BATCH = 256
 CPU_BATCH = 8  # people of several pictures; a CPU is as fast with a quarter of the memory
 PARTS = ("crops", "center", "scale")  # of Seen, which a network needs
 WAYS = tuple(product((False, True), ("quarter", "dark")))  # flip test and decoding, the plainest first
@@ -65,10 +66,9 @@ def pose_reader(models, input_size, mirrored, ways=USUAL, blur=5, device=None):
     """
     networks = []
     for model in models:
-        network, home = fuse(model), next(model.parameters()).device
-        if network is model and device and home.type != device.type:
-            network = copy.deepcopy(model)
-        networks.append(network.to(device or home))
+        device = device or next(model.parameters()).device
+        network = fuse(model, device)
+        networks.append(copy.deepcopy(model).to(device) if network is model else network)
     mirrored = mirrored if any(flip_test for flip_test, _ in ways) else None
 
     def read(crops, center, scale):
@@ -86,10 +86,11 @@ def predict_store(model, store, ways=USUAL, blur=5):
     ways of (flip_test, decoding)."""
     keep_memory()
     read = pose_reader([model], store.input_size, store.people.skeleton.mirrored, ways, blur)
-    found = [
-        read([np.stack([store.window(row) for row in rows])], store.center[rows], store.scale[rows])
-        for rows in _batches(len(store))
-    ]
+    batches = _batches(len(store), next(model.parameters()).device)
+    crops, found = ahead(range(len(store)), store.window, 2 * len(batches[0]), cores()), []
+    for rows in batches:
+        seen = np.stack(list(islice(crops, len(rows))))
+        found.append(read([seen], store.center[rows], store.scale[rows]))
     return [np.concatenate(part, axis=1) for part in zip(*found)]
 
 
@@ -118,9 +119,10 @@ def predict_people(models, people, margin, ways=USUAL, blur=5):
         return [warp(image, matrices[size][place], size) for size in sizes]
 
     read = pose_reader(models, largest, people.skeleton.mirrored, ways, blur)
-    crops, found = ahead(range(len(people)), cut, 2 * BATCH, cores()), []
+    batches = _batches(len(people), next(models[0].parameters()).device)
+    crops, found = ahead(range(len(people)), cut, 2 * len(batches[0]), cores()), []
     with tqdm(total=len(people), unit="person", desc="poses") as bar:
-        for places in _batches(len(people)):
+        for places in batches:
             seen = [np.stack(same) for same in zip(*islice(crops, len(places)))]
             found.append(read(seen, center[places], scale[places]))
             bar.update(len(places))
@@ -128,8 +130,10 @@ def predict_people(models, people, margin, ways=USUAL, blur=5):
     return [np.concatenate(part, axis=1)[:, in_order] for part in zip(*found)]
 
 
-def _batches(count):
-    return [np.arange(first, min(count, first + BATCH)) for first in range(0, count, BATCH)]
+def _batches(count, device):
+    """Return the places 0 to `count` in batches as large as a device takes."""
+    size = GPU_BATCH if device.type == "cuda" else BATCH
+    return [np.arange(first, min(count, first + size)) for first in range(0, count, size)]
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def predict_batches(model, pictures, flip_test=True, decoding=None):
     mirrored = mirrored_keypoints(model) if flip_test else None
     device = default_device()
     read = pose_reader([model], model.input_size, mirrored, [way], crop_settings(model)[1], device)
-    size = CPU_BATCH if device.type == "cpu" else BATCH
+    size = GPU_BATCH if device.type == "cuda" else CPU_BATCH
     waiting, people, pixels = [], 0, 0
     for seen in pictures:
         waiting.append(seen)

@@ -115,7 +115,8 @@ class Run:
             self.first.identity if self.first else init and digest(init),
             torch.__version__,
         )
-        self.identity = fingerprint(self.mark, digests(PACKAGE, WEIGHTS_CODE))
+        # checkpoints of a CPU and of a GPU, whose networks may be wider, are not each other's
+        self.identity = fingerprint(self.mark, default_device().type, digests(PACKAGE, WEIGHTS_CODE))
 
     def begin(self):
         """Return the network before its training and, if it starts from weights, what it took of them: the report of

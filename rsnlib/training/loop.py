@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from rsnlib.data.batches import batch_rows, prefetched
 from rsnlib.data.images import normalise
+from rsnlib.data.resident import resident
 from rsnlib.data.targets import heatmap_targets
 from rsnlib.device import SharedCores, autocast, choose_precision, default_device, keep_memory
 from rsnlib.errors import Stopped, UserError, termination
-from rsnlib.fast import faster, slower
+from rsnlib.fast import faster, graphed, slower
 from rsnlib.models.attention import PRM
 from rsnlib.models.blocks import frozen_statistics
 from rsnlib.training import parallel
@@ -94,6 +95,24 @@ def train(
                 curve = [{name: row[name] for name in CURVE} for row in curve]
                 if done == total and validate and first_process:
                     curve[-1] |= validate(slower(learner, model).eval())
+
+        def learn(crops, keypoints, visible, share, first):
+            """Add the gradients of a piece, `share` of its batch, and return its part of the loss."""
+            images = normalise(crops)
+            targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
+            # only the first piece updates the running statistics; the released code keeps those of its first GPU
+            unchanged = contextlib.nullcontext() if first else frozen_statistics(learner)
+            with autocast(device, precision), unchanged:
+                heatmaps = learner.heads(images) if intermediate_supervision else learner(images)
+            if intermediate_supervision:
+                loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
+            else:
+                loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
+            loss = loss * share
+            loss.backward()
+            return loss.detach()
+
+        learn, windows = graphed(learn, device), resident(store, device)
         log = log if log and first_process else lambda row: None
         for row in curve:
             log(row)
@@ -101,27 +120,15 @@ def train(
         progress = {"total": total * size, "initial": done * size, "unit": "person", "disable": not first_process}
         bar = stack.enter_context(tqdm(desc=name, mininterval=2, smoothing=0.05, **progress))
         cores = SharedCores()
-        for iteration, batch in prefetched(range(done + 1, total + 1), store, settings, size, seed, pieces):
+        for iteration, batch in prefetched(range(done + 1, total + 1), windows, settings, size, seed, pieces, device):
             factor = learning_rate_factor(iteration, total, recipe.warmup, recipe.warmup_factor)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * factor * group["range"]
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=device.type != "cuda")  # a CUDA graph adds to tensors that stay
             losses.append(torch.zeros((), device=device))
             for piece, people in zip(pieces, batch):
-                crops, keypoints, visible = (tensor.to(device, non_blocking=True) for tensor in people)
-                images = normalise(crops)
-                targets = heatmap_targets(keypoints, visible, store.input_size, settings.kernels)
-                # only the first piece updates the running statistics; the released code keeps those of its first GPU
-                frozen = contextlib.nullcontext() if piece.start == 0 else frozen_statistics(learner)
-                with autocast(device, precision), frozen:
-                    heatmaps = learner.heads(images) if intermediate_supervision else learner(images)
-                if intermediate_supervision:
-                    loss = heatmap_loss(heatmaps, targets, visible, hard_keypoints)
-                else:
-                    loss = finest_loss(heatmaps, targets[:, -1], visible, hard_keypoints).mean()
-                loss = loss * (len(crops) / size)
-                loss.backward()
-                losses[-1] += loss.detach()
+                people = [tensor.to(device, non_blocking=True) for tensor in people]
+                losses[-1] += learn(*people, share=len(people[0]) / size, first=piece.start == 0)
             parallel.add_gradients(learner)
             optimizer.step()
             bar.update(size)

@@ -1,4 +1,4 @@
-/* Batch norm, addend and ReLU in one pass each way, for CPUs that train: compiled by fused_norm.py, with BFLOAT16 for
+/* Batch norm, addend and ReLU in one pass each way, for CPUs that train: compiled by norm_cpu.py, with BFLOAT16 for
    tensors of bfloat16, else for float.
 
    Tensors are (rows, channels), channels last in memory. Several rows are taken as one line of `columns` numbers, so
