@@ -55,6 +55,9 @@ def command_line():
     argument("--model")
     argument("--seed", type=int)
 
+    argument = add(prepare)
+    argument("--dataset", required=True)
+
     argument = add(train)
     argument("--dataset", help="with --model: train this run alone")
     argument("--model")
@@ -140,6 +143,14 @@ def notebook(name, **given):
     from rsnlib.stages.notebook import run_notebook
 
     run_notebook(name, {key: value for key, value in given.items() if value is not None})
+
+
+def prepare(dataset):
+    """Make the crop stores of a data set, as `dvc repro` does, without its notebook."""
+    from rsnlib.stages.prepare import prepare
+
+    for split, people in prepare(dataset).items():
+        print(f"{split}: {len(people)} people")
 
 
 def train(dataset, model, seed, minutes):
