@@ -421,7 +421,7 @@ def test_a_training_stops_after_its_minutes_and_the_same_command_goes_on(project
     YAML().dump(params, Path("params.yaml"))
     timer, reached = threading.Timer, []
     monkeypatch.setattr("threading.Timer", lambda seconds, *call: timer(seconds / 60, *call))  # a minute takes a second
-    monkeypatch.setattr("sys.argv", ["rsnlib", *"train --dataset demo --model plain --minutes 2".split()])
+    monkeypatch.setattr("sys.argv", ["rsnlib", "train", "--dataset=demo", "--model=plain", "--minutes=2"])
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
             main()
