@@ -165,11 +165,13 @@ def train(dataset, model, seed, minutes):
         return train_all()
     if not dataset or not model:
         raise UserError("train takes --dataset and --model, or neither")
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from rsnlib.stages.train import train
     from rsnlib.training import parallel
 
     parallel.start()
-    train(dataset, model, seed)
+    record(train)(dataset, model, seed)  # torchrun ends with the error of the first process that failed
 
 
 def starts():
