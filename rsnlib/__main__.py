@@ -55,6 +55,9 @@ def command_line():
     argument("--model")
     argument("--seed", type=int)
 
+    argument = add(prepare)
+    argument("--dataset", required=True)
+
     argument = add(train)
     argument("--dataset", help="with --model: train this run alone")
     argument("--model")
@@ -142,6 +145,14 @@ def notebook(name, **given):
     run_notebook(name, {key: value for key, value in given.items() if value is not None})
 
 
+def prepare(dataset):
+    """Make the crop stores of a data set, as `dvc repro` does, without its notebook."""
+    from rsnlib.stages.prepare import prepare
+
+    for split, people in prepare(dataset).items():
+        print(f"{split}: {len(people)} people")
+
+
 def train(dataset, model, seed, minutes):
     """Train one run, under torchrun on several GPUs; without --dataset and --model every run, side by side on a CPU."""
     if minutes:
@@ -154,11 +165,13 @@ def train(dataset, model, seed, minutes):
         return train_all()
     if not dataset or not model:
         raise UserError("train takes --dataset and --model, or neither")
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from rsnlib.stages.train import train
     from rsnlib.training import parallel
 
     parallel.start()
-    train(dataset, model, seed)
+    record(train)(dataset, model, seed)  # torchrun ends with the error of the first process that failed
 
 
 def starts():

@@ -29,7 +29,6 @@ from reliability.soak import soak
 from rsnlib.config import load_params
 from rsnlib.data.images import read_image_size, read_picture
 from rsnlib.data.people import Unusable
-from rsnlib.data.readers import matlab
 from rsnlib.data.readers.lsp import read_extended
 from rsnlib.data.store import CropStore
 from rsnlib.errors import UserError
@@ -198,7 +197,7 @@ def take_all_memory(*_, **__):
 @pytest.mark.parametrize(("harm", "reason"), [(crash, "crashes"), (take_all_memory, "MemoryError")])
 def test_a_matlab_file_that_harms_its_reader_is_refused(tmp_path, monkeypatch, harm, reason):
     (tmp_path / "joints.mat").write_bytes(mat_bytes({"joints": np.zeros((14, 3, 1))}))
-    monkeypatch.setattr(matlab, "loadmat", harm)
+    monkeypatch.setattr("scipy.io.loadmat", harm)
     with pytest.raises(UserError, match=rf"joints.mat: not readable as a MATLAB file \(.*{reason}"):
         read_extended(tmp_path / "joints.mat", tmp_path, [1, 1])
 

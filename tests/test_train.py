@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -363,21 +364,72 @@ def test_the_gradients_of_pieces_add_up_to_the_batchs(run, monkeypatch):
     assert whole.stem.conv.weight.grad is not None and curve[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-6)
 
 
-def test_two_processes_train_to_the_weights_of_one(project):
+@pytest.fixture
+def in_pieces(project):
+    """The project with ten iterations of two pieces each; the project's folder."""
     values = YAML(typ="safe").load(project / "params.yaml")
     values["datasets"]["demo"]["recipe"] |= {"length": {"iterations": 10}, "warmup": 2}
     values["train"] |= {"precision": "float32", "device_batch": 2}
     (project / "params.yaml").unlink()  # a link to the file of the other tests
     YAML(typ="safe").dump(values, project / "params.yaml")
-    weights = []
-    for processes in (1, 2):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "rsnlib"]
-        checkout.run(project, sys.executable, *torchrun, "train", "--dataset=demo", "--model=plain", PYTHONPATH=ROOT)
-        weights.append(load_model(weights_path("demo", "plain", 0)).state_dict())
-        shutil.rmtree("work/state")
-    for (name, one), two in zip(weights[0].items(), weights[1].values(), strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
+    shutil.rmtree("work/state")
+    return project
+
+
+TRAIN = ("train", "--dataset=demo", "--model=plain")
+
+
+def torchrun(project, *command):
+    """Start a command of torchrun, without waiting for its end."""
+    return checkout.Command(project, sys.executable, "-m", "torch.distributed.run", *command, PYTHONPATH=ROOT)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_to_the_weights_of_one(in_pieces, machines):
+    """On one machine, and on two that meet at an address, here both this one."""
+    train_stage.train("demo", "plain", 0)
+    one = load_model(weights_path("demo", "plain", 0)).state_dict()
+    shutil.rmtree("work/state")
+    weights_path("demo", "plain", 0).unlink()
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", f"--nnodes={machines}"]
+    options = [*meeting, f"--nproc-per-node={2 // machines}", "-m", "rsnlib", *TRAIN]
+    for command in [torchrun(in_pieces, *options) for _ in range(machines)]:
+        checkout.ended(command)
+    two = load_model(weights_path("demo", "plain", 0)).state_dict()
+    for name, values in one.items():
+        torch.testing.assert_close(values, two[name], rtol=0, atol=1e-5, msg=name)
     assert load_curve("demo", "plain", 0)["iteration"].tolist() == list(range(1, 11))
+
+
+FAILING = """
+import os, time
+from rsnlib.__main__ import main
+from rsnlib.errors import UserError
+from rsnlib.training import loop
+
+def fail(*_):
+    raise UserError(f"failed at {time.time()}")
+
+if os.environ["RANK"] == "1":
+    loop.heatmap_loss = fail
+main()
+"""
+
+
+def test_a_process_that_fails_ends_the_others_within_seconds_and_torchrun_ends_with_its_error(in_pieces):
+    Path("failing.py").write_text(FAILING)
+    command = torchrun(in_pieces, "--standalone", "--nproc-per-node=2", "failing.py", *TRAIN)
+    assert command.wait(checkout.PATIENCE) == 1
+    ended, said = time.time(), command.said()
+    assert re.search("^error: process 0 lost the others .*; the one that failed says why$", said, re.MULTILINE)
+    cause = re.search(r"UserError: failed at (\S+)", said.partition("Root Cause")[2])
+    assert ended - float(cause[1]) < 20
 
 
 def test_pieces_are_even_and_shared_by_the_processes(monkeypatch):
@@ -421,7 +473,7 @@ def test_a_training_stops_after_its_minutes_and_the_same_command_goes_on(project
     YAML().dump(params, Path("params.yaml"))
     timer, reached = threading.Timer, []
     monkeypatch.setattr("threading.Timer", lambda seconds, *call: timer(seconds / 60, *call))  # a minute takes a second
-    monkeypatch.setattr("sys.argv", ["rsnlib", "train", "--dataset", "demo", "--model", "plain", "--minutes", "2"])
+    monkeypatch.setattr("sys.argv", ["rsnlib", "train", "--dataset=demo", "--model=plain", "--minutes=2"])
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
             main()

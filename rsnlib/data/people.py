@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
-import pandas as pd
 
 from rsnlib.data.skeletons import Skeleton
 from rsnlib.errors import UserError
@@ -121,6 +120,8 @@ def count_reasons(reasons, most=10):
 def summary(people):
     """Count the people of whom each keypoint is labelled: a data frame, one row per keypoint, columns keypoint,
     labelled, visible, hidden (labelled = visible + hidden)."""
+    import pandas as pd  # here, so that training from a crop store does without it
+
     visible = (people.visible == 2).sum(axis=0)
     hidden = (people.visible == 1).sum(axis=0)
     return pd.DataFrame(

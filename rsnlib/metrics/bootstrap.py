@@ -5,7 +5,6 @@ together. All runs on a data set share the draws, so that two are compared draw 
 """
 
 import numpy as np
-from scipy.stats import t
 
 DRAWS = 1000
 COVERAGE = 0.95
@@ -64,10 +63,12 @@ def mean_and_interval(values, draws):
 
     values: (seeds,), draws: (seeds, draws)
     """
+    from scipy.special import stdtrit  # the quantile of Student's t; here, as it takes a while to import
+
     mean = np.mean(values)
     if len(values) == 1:
         return mean, *interval(draws[0])
-    half = t.ppf((1 + COVERAGE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + COVERAGE) / 2) * np.std(values, ddof=1) / np.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

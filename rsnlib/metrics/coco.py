@@ -5,8 +5,6 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from rsnlib.data.people import PERSON
 from rsnlib.data.readers.coco import ground_truth, read
@@ -74,7 +72,8 @@ def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton
     people: (P,), the group of each person who counts, in the order of the annotations; predictions: (R,), of each
         result. Groups are numbers from 0 to `groups` - 1; whoever has another number is in none
     """
-    evaluation = _evaluation(results, annotations, skeleton, GroupEvaluation)
+    evaluation = _evaluation(results, annotations, skeleton)
+    _use_groups_as_areas(evaluation)
     if not evaluation.cocoDt.anns:
         return [0.0] * groups
     for number, annotation in evaluation.cocoGt.anns.items():
@@ -89,15 +88,18 @@ def coco_ap_by_group(results, annotations, people, predictions, groups, skeleton
     return [float(each[each > -1].mean()) if (each > -1).any() else float("nan") for each in precision.T[0]]
 
 
-class GroupEvaluation(COCOeval):
-    """COCOeval whose ranges of areas, `params.areaRng`, are ranges of the key "group". It stands for the area once
-    similarity is computed: from then on COCOeval reads the area only to tell who is within a range."""
+def _use_groups_as_areas(evaluation):
+    """Let the ranges of areas of a COCOeval, `params.areaRng`, be ranges of the key "group". It stands for the area
+    once similarity is computed: from then on COCOeval reads the area only to tell who is within a range."""
+    compute = evaluation.computeOks
 
-    def computeOks(self, image_id, category_id):
-        similarity = super().computeOks(image_id, category_id)
-        for record in self._gts[image_id, category_id] + self._dts[image_id, category_id]:
+    def compute_then_replace(image_id, category_id):
+        similarity = compute(image_id, category_id)
+        for record in evaluation._gts[image_id, category_id] + evaluation._dts[image_id, category_id]:
             record["area"] = record["group"]
         return similarity
+
+    evaluation.computeOks = compute_then_replace
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,20 @@ def coco_matches(results, annotations, skeleton=COCO_SKELETON):
     return found
 
 
-def _evaluation(results, annotations, skeleton, evaluation=COCOeval):
-    """Return an `evaluation` with the skeleton's sigmas."""
+def pycocotools():
+    """Return pycocotools' classes of annotations and of an evaluation, COCO and COCOeval; a UserError says how to get
+    the package, which a machine that only trains may lack."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise UserError("COCO's AP needs a package: `pip install pycocotools`") from None
+    return COCO, COCOeval
+
+
+def _evaluation(results, annotations, skeleton):
+    """Return a COCOeval with the skeleton's sigmas."""
+    COCO, COCOeval = pycocotools()
     if not isinstance(results, list):
         results = read_json(results)
     where = "the ground truth"
@@ -150,7 +164,7 @@ def _evaluation(results, annotations, skeleton, evaluation=COCOeval):
         if strangers:
             raise UserError(f"{where}: has no image {min(strangers, key=str)}, which the results name")
         predictions = truth.loadRes(results) if results else COCO()
-        run = evaluation(truth, predictions, "keypoints")
+        run = COCOeval(truth, predictions, "keypoints")
     run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
     return run
 

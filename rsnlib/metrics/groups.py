@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from pycocotools.mask import iou
 
 from rsnlib.metrics.coco import coco_ap, coco_ap_by_group, keypoints_of
 from rsnlib.metrics.oks import by_picture, oks, rows_by_image
@@ -58,6 +57,8 @@ def ap_by_group(results, people, annotations):
 
 def overlap(people):
     """Return the largest share of each person's box that lies in the box of one other person of the picture, (P,)."""
+    from pycocotools.mask import iou  # here, so that training does without it
+
     shares = np.zeros(len(people))
     for rows in rows_by_image(people.image_ids).values():
         boxes = people.boxes[rows]

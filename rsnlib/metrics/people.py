@@ -1,7 +1,6 @@
 """Accuracy of single people and single keypoints, whatever the data set's protocol."""
 
 import numpy as np
-from pycocotools.mask import iou
 
 from rsnlib.metrics.oks import by_picture, oks
 
@@ -14,6 +13,8 @@ def match_by_box(people, image_ids, boxes, keypoints):
 
     people: P ground-truth People; image_ids: (Q,), boxes: (Q, 4), keypoints: (Q, K, 2), predicted
     """
+    from pycocotools.mask import iou  # here, so that training does without it
+
     matched = np.full(people.keypoints.shape, np.nan)
     for rows, candidates in by_picture(people, image_ids):
         if len(candidates):

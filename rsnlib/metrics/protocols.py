@@ -7,7 +7,7 @@ import pandas as pd
 
 from rsnlib.data.skeletons import COCO
 from rsnlib.metrics.bootstrap import resample, resampled_ap, resampled_share
-from rsnlib.metrics.coco import METRICS, coco_ap, coco_matches, coco_results, keypoints_of
+from rsnlib.metrics.coco import METRICS, coco_ap, coco_matches, coco_results, keypoints_of, pycocotools
 from rsnlib.metrics.errors import errors_by_keypoint, keypoint_errors, repair_gains
 from rsnlib.metrics.groups import ap_by_group, count_groups, person_groups
 from rsnlib.metrics.pck import GROUPS, PCK_WITHIN, PCKH_WITHIN, box_pck, head_distances, pck, pckh, torso_distances
@@ -37,10 +37,16 @@ class Protocol:
     variants: tuple[str, ...]  # the metrics by which ways of evaluating are compared
     published: str | None  # the CSV of published numbers in rsnlib/report
 
+    def check(self):
+        """Raise a UserError if a package is missing that `accuracy` needs: to be known before a long computation."""
+
 
 class AveragePrecision(Protocol):
     """COCO: average precision and recall by object keypoint similarity, fractions. Kinds of errors are those of
     `keypoint_errors`; people are grouped by size, by what is hidden and by what lies in others' boxes."""
+
+    def check(self):
+        pycocotools()
 
     def accuracy(self, people, keypoints, scores, ground_truth):
         results = coco_results(people.image_ids, keypoints, scores, people.scores, categories=people.categories)

@@ -3,13 +3,12 @@
 import contextlib
 import sys
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from dvclive import Live
 
 import rsnlib
 from rsnlib.config import load_params
@@ -44,9 +43,12 @@ def train(dataset, model, seed):
     The validation accuracy on the way is measured without flip test and with COCO's blur, whatever `evaluate` does.
     """
     run = Run(dataset, model, seed)
+    run.judge.check()
+    first_process = parallel.rank() == 0
     writer = summary_writer() if run.shared.tensorboard else None
+    curves = curve_log(training_path(dataset, model, seed)) if first_process else None
     network, taken = run.begin()
-    if taken and parallel.rank() == 0:
+    if taken and first_process:
         print(describe(taken, run.skeleton))
     with contextlib.ExitStack() as stack:
 
@@ -54,27 +56,28 @@ def train(dataset, model, seed):
         def live():
             """Return the log, begun with the first row, once this process has the run to itself: it clears earlier
             curves."""
-            options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "monitor_system": False}
-            return stack.enter_context(Live(str(training_path(dataset, model, seed)), **options))
+            return stack.enter_context(curves())
 
         @lru_cache
         def board():
             return stack.enter_context(writer(tensorboard_path(dataset, model, seed), purge_step=0))
 
         def log(row):
-            live().step = row["iteration"]
+            if curves:
+                live().step = row["iteration"]
             for name, value in row.items():
                 if name != "iteration":
-                    live().log_metric(name, value)
+                    if curves:
+                        live().log_metric(name, value)
                     if writer:
                         board().add_scalar(name, value, row["iteration"])
 
-        if parallel.rank() == 0:
+        if first_process:
             resumed = any(state_path(run.identity).glob("*.pt"))
             stage = stage_name("train", {"dataset": dataset, "model": model, "seed": seed})
             stack.enter_context(timed(stage, run.identity, resumed))
         network, curve = run.train(network, log)
-    if parallel.rank() == 0:
+    if first_process:
         save_model(network, weights_path(dataset, model, seed), run.about())
         write_json(training_path(dataset, model, seed, "run.json"), run.report() | {"start": taken})
     return pd.DataFrame(curve)
@@ -205,6 +208,22 @@ class Run:
                 "code": code_fingerprint("prepare", "train"),
             },
         }
+
+
+def curve_log(folder):
+    """Return a function that begins dvclive's log of a training curve in `folder`. Where the package is missing, as on
+    a machine that only trains, print what is not written, and return None."""
+    try:
+        from dvclive import Live
+    except ImportError:
+        print(
+            f"{folder}: no curves are written, which figures read and DVC expects, as dvclive is missing; after `pip "
+            "install dvclive` the same command writes them and does not train anew",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+    return partial(Live, str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
 
 
 def summary_writer():

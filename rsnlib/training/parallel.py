@@ -1,10 +1,14 @@
 """Data-parallel training under torchrun; with one process every function is a no-op."""
 
+import contextlib
 import os
+import time
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from rsnlib.errors import UserError
 
 PATIENCE = timedelta(hours=6)  # the others wait while the first validates
 
@@ -15,6 +19,18 @@ def start():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def _connected():
+    """Turn an error of a message between the processes, which mostly means that one of them has ended, into a
+    UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        time.sleep(2)  # torchrun takes the process that ends first for the cause
+        reason = str(error).split(". ")[0]
+        raise UserError(f"process {rank()} lost the others ({reason}); the one that failed says why") from None
 
 
 def rank():
@@ -32,14 +48,16 @@ def from_first(value):
     if world() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    with _connected():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def total(tensor):
     """Return the sum of `tensor` over all processes."""
     if world() > 1:
-        dist.all_reduce(tensor)
+        with _connected():
+            dist.all_reduce(tensor)
     return tensor
 
 

@@ -8,8 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from scipy.io import loadmat
-
 COMPRESSED = 15  # the type of an element, in MathWorks' description of level 5 MAT-files
 PIECE = 1 << 20
 PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
@@ -22,6 +20,8 @@ def read_matlab(path, largest):
 
     SciPy reads the file in a process of its own: its C code can crash on a broken file, or ask for any memory.
     """
+    from scipy.io import loadmat  # here, as other readers do without it
+
     with open(path, "rb") as file:
         order = ">" if file.read(128)[126:] == b"MI" else "<"
         room = largest
