@@ -1,0 +1,32 @@
+"""The device for this process, from the import of this module on, which must come before the first import of torch."""
+
+import ctypes
+import sys
+
+from simulated_cuda.build import library
+
+assert "torch" not in sys.modules, "torch looks for devices once, when it starts"
+DEVICE = ctypes.CDLL(str(library()))
+
+import torch  # noqa: E402
+
+ANSWERS = {
+    "is_available": True,
+    "is_initialized": True,
+    "is_bf16_supported": True,
+    "device_count": 1,
+    "current_device": 0,
+    "get_device_name": "a simulated GPU",
+    "_lazy_init": None,
+    "manual_seed_all": None,
+}
+
+
+def clone(storage):
+    """Return a copy of a storage, as torch.UntypedStorage.clone, which knows no device but those it is built for."""
+    return torch.empty(len(storage), dtype=torch.uint8, device=storage.device).untyped_storage().copy_(storage)
+
+
+for name, answer in ANSWERS.items():
+    setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+torch.UntypedStorage.clone = clone
