@@ -90,9 +90,8 @@ def test_a_training_in_bfloat16_has_the_losses_of_float32_roughly(train, on_gpu)
 
 
 def test_a_training_that_recomputes_activations_has_the_same_losses(train, on_gpu):
-    assert losses(train(shared=replace(SHARED, activation_checkpointing=True))) == pytest.approx(
-        losses(on_gpu), rel=1e-4
-    )
+    recomputed = losses(train(shared=replace(SHARED, activation_checkpointing=True)))
+    assert recomputed == pytest.approx(losses(on_gpu), rel=1e-4)
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(train, on_gpu, tmp_path, monkeypatch):

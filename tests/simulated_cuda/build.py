@@ -22,8 +22,8 @@ class Unavailable(Exception):
 
 
 def library():
-    """Return the path of the compiled device. Raises Unavailable where it cannot be had: elsewhere than on Linux, with a
-    torch built for GPUs, or without a C++ compiler (`CXX`, else c++) for this torch."""
+    """Return the path of the compiled device. Raises Unavailable elsewhere than on Linux, for a torch built with CUDA,
+    and without a C++ compiler (`CXX`, else c++) that can compile for torch."""
     if sys.platform != "linux" or not (TORCH / "lib/libtorch_cpu.so").is_file():
         raise Unavailable("only for torch's own packages on Linux")
     if (TORCH / "lib/libtorch_cuda.so").is_file():
