@@ -1,5 +1,6 @@
 """Training and prediction on a CUDA device, a GPU or that of test_simulated_cuda.py, beside the CPU's."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from rsnlib.inference.decode import DECODINGS, decode_heatmaps
 from rsnlib.inference.predict import WAYS, look_inside, predict, predict_store
 from rsnlib.training import loop
 
+simulated = sys.modules.get("simulated_cuda.plugin")
+counts_copies = pytest.mark.skipif(simulated is None, reason="only the simulated device counts copies")
 FEW = replace(RECIPE, length={"iterations": 4}, learning_rate=1e-4)
 
 
@@ -153,6 +156,14 @@ def test_heatmaps_are_decoded_as_on_the_cpu(decoding):
     found, wanted = (decode_heatmaps(each, *where, decoding=decoding) for each in (heatmaps.cuda(), heatmaps))
     for here, there in zip(found, wanted):
         np.testing.assert_allclose(here, there, rtol=1e-9)
+
+
+@counts_copies
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_decoding_waits_for_the_gpu_once(decoding):
+    before = simulated.copies_to_host()
+    decode_heatmaps(torch.rand(9, 17, 16, 12).cuda(), np.ones((9, 2)), np.ones((9, 2)), (64, 48), decoding=decoding)
+    assert simulated.copies_to_host() - before == 1
 
 
 # ---- the device

@@ -27,6 +27,16 @@ def clone(storage):
     return torch.empty(len(storage), dtype=torch.uint8, device=storage.device).untyped_storage().copy_(storage)
 
 
+def copies_to_device():
+    """Return how many tensors were copied from the CPU to the device so far."""
+    return DEVICE.simulated_copies_to_device()
+
+
+def copies_to_host():
+    """Return how many tensors and numbers were copied from the device to the CPU so far."""
+    return DEVICE.simulated_copies_to_host()
+
+
 for name, answer in ANSWERS.items():
     setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
 torch.UntypedStorage.clone = clone
