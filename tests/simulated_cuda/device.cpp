@@ -2,7 +2,7 @@
 //
 // Every operation is the CPU's, on ordinary memory, so values are real. CUDA's are the dispatch and autocast, the refusal
 // to compute with tensors of two devices, and convolutions in TF32 where torch.backends.cudnn allows it. Copies between
-// the devices are counted. There are no streams, graphs, Triton or devices beyond cuda:0.
+// the devices are counted. There are no streams, graphs, Triton, torch.compile or second device.
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
@@ -11,7 +11,6 @@
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
-#include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
@@ -50,9 +49,6 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<at::kCUDA> {
   Device exchangeDevice(Device) const override { return GPU; }
   Device getDevice() const override { return GPU; }
   c10::Stream getStream(Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, GPU); }
-  c10::Stream exchangeStream(c10::Stream) const noexcept override {
-    return c10::Stream(c10::Stream::DEFAULT, GPU);
-  }
 };
 C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
@@ -64,10 +60,7 @@ struct CUDAHooks final : at::CUDAHooksInterface {  // torch looks for this name
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(at::DeviceIndex) const override { return true; }
   at::DeviceIndex deviceCount() const override { return 1; }
-  at::DeviceIndex getCurrentDevice() const override { return 0; }
   at::DeviceIndex current_device() const override { return 0; }
-  int getNumGPUs() const override { return 1; }
-  at::Allocator* getCUDADeviceAllocator() const override { return &memory; }
   at::Allocator* getPinnedMemoryAllocator() const override { return at::GetAllocator(at::kCPU); }
 };
 using at::CUDAHooksRegistry, at::RegistererCUDAHooksRegistry;  // for the macro
@@ -243,7 +236,6 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   library.impl("view", TORCH_FN(at::native::view));
   library.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
-  library.impl("unfold", TORCH_FN(at::native::unfold));
   // torch would split convolutions into parts of which the CPU has none of the GPU's
   for (const char* name : {"convolution", "convolution_backward"})
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&compute>());

@@ -10,21 +10,13 @@ DEVICE = ctypes.CDLL(str(library()))
 
 import torch  # noqa: E402
 
-ANSWERS = {
-    "is_available": True,
-    "is_initialized": True,
-    "is_bf16_supported": True,
-    "device_count": 1,
-    "current_device": 0,
-    "get_device_name": "a simulated GPU",
+ANSWERS = {  # of functions of torch.cuda, which know that torch was built without CUDA
     "_lazy_init": None,
-    "manual_seed_all": None,
+    "is_available": True,
+    "is_bf16_supported": True,
+    "get_device_name": "a simulated GPU",
+    "synchronize": None,
 }
-
-
-def clone(storage):
-    """Return a copy of a storage, as torch.UntypedStorage.clone, which knows no device but those it is built for."""
-    return torch.empty(len(storage), dtype=torch.uint8, device=storage.device).untyped_storage().copy_(storage)
 
 
 def copies_to_device():
@@ -35,6 +27,11 @@ def copies_to_device():
 def copies_to_host():
     """Return how many tensors and numbers were copied from the device to the CPU so far."""
     return DEVICE.simulated_copies_to_host()
+
+
+def clone(storage):
+    """Return a copy of a storage, as torch.UntypedStorage.clone, which knows no device but those it is built for."""
+    return torch.empty(len(storage), dtype=torch.uint8, device=storage.device).untyped_storage().copy_(storage)
 
 
 for name, answer in ANSWERS.items():
