@@ -1,8 +1,8 @@
 // A "cuda" device for a build of torch without CUDA: tests of code for GPUs on machines that have none.
 //
-// Every operation is the CPU's, on ordinary memory, so values are real. CUDA's are the dispatch and autocast, the refusal
-// to compute with tensors of two devices, and convolutions in TF32 where torch.backends.cudnn allows it. Copies between
-// the devices are counted. There are no streams, graphs, Triton, torch.compile or second device.
+// Every operation is the CPU's, on ordinary memory, so values are real. Dispatch and autocast are CUDA's; an operation
+// refuses tensors of two devices; convolutions are in TF32 where torch.backends.cudnn allows it; copies between the
+// devices are counted. There are no streams, graphs, Triton, torch.compile or second device.
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
@@ -236,7 +236,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   library.impl("view", TORCH_FN(at::native::view));
   library.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
-  // torch would split convolutions into parts of which the CPU has none of the GPU's
+  // left to torch, a convolution would become cuDNN's, which this build does not have
   for (const char* name : {"convolution", "convolution_backward"})
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&compute>());
 }
