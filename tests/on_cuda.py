@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from test_train import RECIPE, SHARED, small_network, sum_of_weights
 
 from rsnlib.data.augment import reach
@@ -15,6 +16,7 @@ from rsnlib.data.store import CropStore, write_crop_store
 from rsnlib.fast import fuse
 from rsnlib.inference.decode import DECODINGS, decode_heatmaps
 from rsnlib.inference.predict import WAYS, look_inside, predict, predict_store
+from rsnlib.stages.train import Run
 from rsnlib.training import loop
 
 simulated = sys.modules.get("simulated_cuda.plugin")
@@ -113,6 +115,28 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(train, on_gpu, tmp_
     assert seen == curve and losses((resumed, curve)) == pytest.approx(losses(on_gpu), rel=1e-5)
     for name, tensor in on_gpu[0].state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_heads_are_bfloat16_in_a_training_in_bfloat16(train):
+    """Resizing, which CUDA's autocast does in float32, would double what the coarse heads read and write."""
+    heads = first_heatmaps(train, shared=replace(SHARED, precision="bfloat16"))
+    assert {heatmaps.dtype for heatmaps in heads} == {torch.bfloat16}
+
+
+@counts_copies
+def test_after_the_first_step_only_the_batch_is_copied_to_the_gpu(train):
+    copies = []
+    train(log=lambda row: copies.append(simulated.copies_to_device()))
+    assert np.diff(copies).tolist() == [3, 3, 3]  # crops, keypoints, visible
+
+
+def test_checkpoints_of_a_gpu_are_not_for_a_cpu(project, monkeypatch):
+    params = YAML().load(project / "params.yaml")
+    params["train"]["precision"] = "float32"
+    YAML().dump(params, project / "params.yaml")
+    gpu = Run("demo", "plain", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Run("demo", "plain", 0).identity != gpu.identity
 
 
 # ---- prediction
