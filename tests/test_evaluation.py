@@ -19,6 +19,7 @@ from rsnlib.apps.submission import write_submission
 from rsnlib.config import project_root
 from rsnlib.data.readers import read_detections, read_people
 from rsnlib.data.store import CropStore, write_crop_store
+from rsnlib.device import default_device
 from rsnlib.errors import UserError
 from rsnlib.files import read_json, write_json
 from rsnlib.inference.predict import WAYS, average_heatmaps, predict_people, predict_store
@@ -363,7 +364,7 @@ def a_run(project, demo_folder, people):
 @pytest.mark.parametrize(("flip_test", "decoding"), WAYS)
 def test_the_way_that_params_choose_is_the_runs_own_as_if_alone(a_run, demo_folder, flip_test, decoding):
     store, metrics = a_run(flip_test=flip_test, decoding=decoding)
-    (keypoints,), (scores,) = predict_store(network((256, 192)), store, [(flip_test, decoding)])
+    (keypoints,), (scores,) = predict_store(network((256, 192)).to(default_device()), store, [(flip_test, decoding)])
     alone = coco_results(store.people.image_ids, keypoints, scores, store.people.scores, store.people.boxes)
     alone = [result | {"person_id": person} for result, person in zip(alone, store.people.ids.tolist())]
     assert read_json(layout.predictions_path("coco", "res18", 0)) == alone

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from rsnlib.fast import folded, fuse, slower
+from rsnlib.fast import faster, folded, fuse, slower
 from rsnlib.fast.recompute import recompute_activations
 from rsnlib.fast.sums import ResidualWithAddend
 from rsnlib.fast.widths import widen
@@ -108,6 +108,15 @@ def test_recomputing_keeps_less_and_changes_neither_gradients_nor_statistics():
     (*plain, everything), (*recomputed, less) = map(outcome, models)
     torch.testing.assert_close(recomputed, plain)
     assert less < everything / 3
+
+
+def test_a_network_that_recomputes_can_be_compiled():
+    learner = faster(network({}).float(), torch.device("cpu"), "float32", recompute=True)
+    images = torch.randn(2, 3, *SIZE)
+    compiled = torch.compile(learner.heads, backend="eager")(images)
+    compiled.sum().backward()
+    assert learner.stem.conv.weight.grad.isfinite().all()
+    torch.testing.assert_close(compiled, learner.heads(images))
 
 
 # ---- fused for inference

@@ -280,7 +280,7 @@ def test_without_intermediate_supervision_the_last_finest_head_alone_learns(run)
     run(model=model, intermediate_supervision=False)
     learnt = [
         [not same_weights(*heads) for heads in zip(stage.heads, first.heads)]
-        for stage, first in zip(model.stages, start.stages)
+        for stage, first in zip(model.cpu().stages, start.stages)
     ]
     assert learnt == [[False] * 4, [False, False, False, True]]
     assert not model.stem.conv.weight.equal(start.stem.conv.weight)
@@ -461,7 +461,7 @@ def test_the_training_uses_each_groups_learning_rate(run):
     model, start = small_network(), small_network()
     run(replace(RECIPE, length={"iterations": 2}, warmup=0), model=model)  # the second has learning rate 0
     half = 2e-3 / 2  # of two iterations, after the first; Adam's first step is the learning rate
-    moved = (output_norms(model)[3].weight - output_norms(start)[3].weight).abs()
+    moved = (output_norms(model.cpu())[3].weight - output_norms(start)[3].weight).abs()
     assert moved.max().item() == pytest.approx(half * 256, rel=0.01)
     assert (model.stem.bn.weight - start.stem.bn.weight).abs().max().item() == pytest.approx(half, rel=0.01)
 
