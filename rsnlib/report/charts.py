@@ -217,7 +217,8 @@ def two_runs(accuracies, distances, names, skeleton, near, person=None):
 
 def accuracy_against_cost(table, metric):
     """Draw accuracy against multiply-adds, one mark per network, one colour per source. Networks of one family and
-    source, which differ by their stages, are joined by a line; several seeds are their mean and range.
+    source, which differ by their stages, are joined by a line with the name of the first, then "2x", "3x"; several
+    seeds are their mean and range.
 
     table: a data frame with columns model, source, input, multiply_adds (G) and accuracy (%); metric: its name
     """
@@ -231,14 +232,15 @@ def accuracy_against_cost(table, metric):
         style = {"marker": MARKERS[index], "markersize": 6 + 3 * (index % 2), "fillstyle": "none", "color": color}
         for _, line in here.sort_values("multiply_adds").groupby("family"):
             axes.plot(line["multiply_adds"], line["mean"], markeredgewidth=1.6, **style)
+            for place, point in enumerate(line.itertuples()):
+                name = point.model.removesuffix(f"-{source.lower()}")
+                name = name if point.input == usual else f"{name} {point.input}"
+                label, spot = name[:2] if place else name, (point.multiply_adds, point.mean)
+                axes.annotate(label, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
         axes.lines[-1].set_label(source)
         axes.vlines(here["multiply_adds"], here["min"], here["max"], color=color)
-        for point in here.itertuples():
-            name = point.model.removesuffix(f"-{source.lower()}")
-            name = name if point.input == usual else f"{name} {point.input}"
-            spot = (point.multiply_adds, point.mean)
-            axes.annotate(name, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
-    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}", ylabel=f"{metric} (%)")
+    named = " where no other is named" if table["input"].nunique() > 1 else ""
+    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}{named}", ylabel=f"{metric} (%)")
     axes.margins(0.12)
     if table["multiply_adds"].max() > 4 * table["multiply_adds"].min():
         axes.set_xscale("log")
