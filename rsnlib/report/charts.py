@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
 from rsnlib.report.drawing import names_of, panel_grid
 
@@ -76,6 +76,7 @@ def training_curves(curves, protocol):
         sns.lineplot(known, y=column, ax=axes, legend=column == "loss", **marks, **options)
         axes.set(xlabel="epoch", ylabel=label)
     grid[0].set(yscale="log")
+    grid[0].yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())
     grid[1].set(ylim=(0, None))
     grid[0].legend(frameon=False, title=f"mean and range of {seeds} seeds" if seeds > 1 else None)
     return figure
