@@ -255,7 +255,10 @@ def test_accuracy_by_keypoint_has_one_mark_per_model_and_keypoint(models):
 def test_two_runs_are_two_marks_per_keypoint_and_one_dot_per_person():
     distances = np.array([[0.01, 0.02, np.inf], [0.03, 0.01, 0.5]])
     shares = np.stack([np.full(17, 60), np.full(17, 70)])
-    left, right = charts.two_runs(shares, distances, ("a", "b"), COCO, 0.05, 1).axes
+    apart = np.arange(17) == 9
+    left, right = charts.two_runs(shares, apart, distances, ("a", "b"), COCO, 0.05, 1).axes
+    colors = left.collections[0].get_colors()
+    assert [index for index in range(17) if not colors[index, :3].any()] == [9]  # black
     assert [line.get_xdata().tolist() for line in left.lines] == [[60] * 17, [70] * 17]
     assert legend(left.get_legend()) == ["a", "b"]
     dots, _, ring = right.lines

@@ -122,3 +122,14 @@ def test_the_last_heads_error_is_a_share_of_the_first_heads():
         sentences.errors_by_head(np.array([[400, 300, 200, 100]]))
         == "The last head's error is 100, 25 % of the first head's 400."
     )
+
+
+def test_two_runs_are_told_apart_where_an_interval_leaves_out_zero():
+    differences = np.tile([1.0, -1, 3], (18, 1))
+    differences[10], differences[17] = [-5, -9, -1], np.nan
+    said = sentences.difference(("a", "b"), ("AP", 2.0, 0.5, 3.5), differences, 0.05, COCO)
+    assert said == (
+        "b less a, in points with the 95 % interval over people: AP +2.0 [0.5, 3.5]; keypoints within 5 % of the box's "
+        "longer side +1.0 [-1.0, 3.0]; different for left wrist -5.0 [-9.0, -1.0]."
+    )
+    assert sentences.difference(("a", "b"), None, differences[:5], 0.05, COCO).endswith("shown to be different.")

@@ -183,16 +183,17 @@ def keypoint_accuracy(table, skeleton, label):
     return figure
 
 
-def two_runs(accuracies, distances, names, skeleton, near, person=None):
+def two_runs(accuracies, apart, distances, names, skeleton, near, person=None):
     """Draw two runs beside each other: each keypoint's accuracy, and each person's mean distance.
 
-    accuracies: (2, K), per cent, of keypoints within `near`, a share of the box's longer side
+    accuracies: (2, K), per cent, of keypoints within `near`, a share of the box's longer side; apart: (K,) bool, those
+        whose difference is more than chance, joined by a dark line
     distances: (2, P), mean over a person's keypoints, in the same unit; person: an index, ringed
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.2 * len(skeleton) + 1), width_ratios=[3, 2])
     figure.subplots_adjust(0.14, 0.17, 0.99, 0.98, 0.22)
     rows = np.arange(len(skeleton))
-    left.hlines(rows, *accuracies, color="lightgrey", zorder=0)
+    left.hlines(rows, *accuracies, color=np.where(apart, "black", "lightgrey"), zorder=0)
     for values, name, color, marker in zip(accuracies, names, PALETTE, MARKERS):
         left.plot(values, rows, marker, color=color, label=name)
     left.set_yticks(rows, names_of(skeleton))

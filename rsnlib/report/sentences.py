@@ -150,6 +150,24 @@ def keypoints(table):
     )
 
 
+def difference(names, metric, differences, near, skeleton):
+    """Compare two runs, the second with the first.
+
+    metric: (metric, difference, low, high), of the data set's own metric, or None; differences: (1 + K, 3), of all
+        keypoints and of each, difference, low, high; near: a share of the box's longer side
+    """
+    every, *each = differences
+    parts = [f"{metric[0]} {_points(*metric[1:])}"] if metric else []
+    parts.append(f"keypoints within {100 * near:g} % of the box's longer side {_points(*every)}")
+    apart = [f"{name} {_points(*row)}" for name, row in zip(names_of(skeleton), each) if row[1] > 0 or row[2] < 0]
+    parts.append(f"different for {', '.join(apart)}" if apart else "no keypoint is shown to be different")
+    return f"{names[1]} less {names[0]}, in points with the 95 % interval over people: {'; '.join(parts)}."
+
+
+def _points(value, low, high):
+    return f"{value:+z.1f} [{low:z.1f}, {high:z.1f}]"
+
+
 def most_accurate(table, metric):
     """Name the most accurate network of each source. table: as for charts.accuracy_against_cost"""
     best = table.loc[table.groupby("source")["accuracy"].idxmax()]
