@@ -173,7 +173,7 @@ class Run:
         metrics = self.judge.accuracy(self.validation.people, keypoints, scores, self.truth)
         return {f"val_{self.judge.metric}": metrics[self.judge.metric]}
 
-    def batch(self, number, people=16):
+    def batch(self, number, people=8):
         """Return the first people of a batch as heads learn from them: crops (N, H, W, 3), keypoints (N, K, 2), visible
         (N, K) and the target of every head, (N, stages, 4, K, h, w)."""
         size = self.settings.recipe.batch_size
