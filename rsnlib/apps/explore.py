@@ -125,7 +125,7 @@ def keypoint_differences(distances, image_ids, near):
     distances: (2, P, K), of `distances`; image_ids: (P,)
     """
     images, pictures = np.unique(image_ids, return_inverse=True)
-    counts = np.vstack([np.ones(len(images), int), resample(len(images))])  # everybody once, then the draws
+    counts = np.vstack([np.ones(len(images)), resample(len(images))])  # everybody once, then the draws
     rows = []
     for some in (slice(None), *([keypoint] for keypoint in range(distances.shape[2]))):
         shares = [resampled_share(each <= near, ~np.isnan(each), pictures, counts) for each in distances[:, :, some]]
