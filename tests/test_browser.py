@@ -135,6 +135,7 @@ def test_every_section_follows_its_controls_without_a_stack_trace(project, lab, 
     page.until(lambda: f"person {worst}, annotation" in page.text(PEOPLE) and page.idle())
 
     page.redraws(COMPARISON, page.slide, "right up to", Keys.ARROW_RIGHT)
+    assert "steps-prm-0 less plain-0, in points" in page.text(COMPARISON)
     someone = page.cell(COMPARISON).find_element(By.CSS_SELECTOR, "select[size] option")
     name = someone.text.split(":")[0]
     page.redraws(COMPARISON, lambda _: someone.click(), redrawn=PEOPLE)

@@ -1,11 +1,13 @@
 """notebooks/explore.ipynb without a browser: its computations, its controls, its small runs."""
 
 import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 
 from rsnlib.apps import explore, widgets
 from rsnlib.config import load_params
@@ -18,6 +20,7 @@ from rsnlib.metrics import keypoint_accuracy
 from rsnlib.models.network import resize
 from rsnlib.report import charts, heatmaps
 from rsnlib.report.cost import cost
+from rsnlib.stages.layout import metrics_path
 from rsnlib.stages.stores import load_store
 
 
@@ -25,7 +28,7 @@ from rsnlib.stages.stores import load_store
 def runs(project):
     """The weights of the project's runs by their names."""
     yield explore.weights_by_run("demo")
-    explore.validation_people.cache_clear()  # the next test has other people
+    explore._validation_people.cache_clear()  # the next test has other people
 
 
 def files(folder):
@@ -101,6 +104,26 @@ def test_a_run_that_is_stopped_leaves_nothing(runs, project):
     assert files(project) == before
 
 
+def test_two_runs_differ_by_their_keypoints_with_an_interval_over_pictures():
+    far, near = np.full((40, 2), 0.3), np.full((40, 2), 0.01)
+    first, second = far.copy(), near.copy()
+    first[:20, 0] = second[:20, 0] = np.nan  # 20 people without the first keypoint, all of which the second run gains
+    second[::2, 1] = 0.3  # of the second keypoint it gains every other
+    every, one, other = explore.keypoint_differences(np.stack([first, second]), np.arange(40), 0.05)
+    assert every[0] == pytest.approx(100 * 40 / 60) and one.tolist() == [100, 100, 100]
+    assert other[0] == 50 and 25 < other[1] < 45 and 55 < other[2] < 75
+    nobody = explore.keypoint_differences(np.full((2, 3, 1), np.nan), np.arange(3), 0.05)
+    assert np.isnan(nobody).all()
+
+
+def test_two_runs_differ_by_the_metric_as_their_draws_do(runs):
+    metric, value, low, high = explore.metric_difference("demo", runs["plain-0"], runs["steps-prm-0"])
+    scores = {run: read_json(metrics_path("demo", *run.split("-0")[:1], 0))["AP"] for run in runs}
+    assert metric == "AP" and value == pytest.approx(100 * (scores["steps-prm-0"] - scores["plain-0"]))
+    assert low <= value <= high
+    assert explore.metric_difference("demo", runs["plain-0"], Path("plain-try1.safetensors")) is None
+
+
 # ---- the controls
 
 
@@ -162,6 +185,18 @@ def test_without_any_trained_run_every_section_says_what_to_do(runs, project):
         assert section.children[-1] is section.problem
 
 
+def test_a_clone_where_nothing_was_made_yet_opens_on_the_weights_that_come_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    view = widgets.PersonView("demo")
+    assert list(view.run.options) == ["rsnlib/lspet-rsn18"] and view.order.disabled and view.problem.value == ""
+    before = view.views[0].value
+    view.place.value, view.keypoint.value = 3, 9
+    assert view.views[0].value != before and "of 14 keypoints labelled" in view.about.value and view.problem.value == ""
+    assert "nothing is trained on demo yet" in widgets.Comparison("demo", view).problem.value
+
+
 def test_who_is_picked_from_a_comparison_appears_among_the_people(view):
     comparison = widgets.Comparison("demo", view)
     view.order.value = widgets.WORST_FIRST
@@ -186,6 +221,9 @@ def test_two_runs_are_compared_on_the_people_whom_both_predicted(view, runs, mon
     assert 0 < known.sum() < 6 and len(comparison.differing.options) == known.sum()
     np.testing.assert_array_equal(seen[-1][1], keypoint_accuracy(found[known], 0.05))
 
+    assert comparison.says.value.startswith(
+        "steps-prm-0 less plain-0, in points with the 95 % interval over people: AP "
+    )
     comparison.differing.value = comparison.differing.options[0][1]
     comparison.first.value = runs["steps-prm-0"]
     assert comparison.differing.value is None  # a new list, nobody is picked

@@ -19,7 +19,7 @@ ITEM = {"dataset": "demo", "model": "steps-prm", "seed": 0}
 # network is built
 HARMLESS = {
     "networks": ["data", "metrics"],  # names of keypoints and metrics
-    "prepare": ["models"],
+    "prepare": ["metrics", "models"],  # sentences about runs
     "tables": ["data", "models"],
     "ablations": ["data", "models"],
     "train": [],

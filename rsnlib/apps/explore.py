@@ -11,20 +11,25 @@ import numpy as np
 import pandas as pd
 import torch
 
+from rsnlib.apps.example import example_people
 from rsnlib.config import load_params, project_root
 from rsnlib.data.images import read_image
 from rsnlib.errors import UserError
-from rsnlib.files import write_results
-from rsnlib.inference.predict import look_inside, predict_store
+from rsnlib.files import read_json, write_results
+from rsnlib.inference.predict import look_inside, predict_store, skeleton_of
 from rsnlib.metrics import NEAR, box_distances, coco_results
+from rsnlib.metrics.bootstrap import interval, paired_difference, resample, resampled_share
 from rsnlib.models.checkpoints import load_model, save_model
 from rsnlib.models.zoo import create_model
 from rsnlib.report import cost
 from rsnlib.stages.artifacts import match_predictions
+from rsnlib.stages.layout import crops_path, evaluation_path, metrics_path
 from rsnlib.stages.stores import load_store
+from rsnlib.stages.tables import judge_of
 from rsnlib.training.loop import iterations, train
 
 COMPARED = 100  # people, the first of the validation split, on whom runs are compared
+DRAWN = 12  # people to look at where there is no data set yet
 
 
 def weights_by_run(dataset):
@@ -40,15 +45,35 @@ def weights_by_run(dataset):
     return found
 
 
+def prepared(dataset):
+    """Return True once the stage `prepare` has written the validation people of a data set."""
+    return crops_path(dataset, "val").is_file()
+
+
+def weights_to_see(dataset):
+    """Return `weights_by_run` or, while the data set is not prepared, the weights of the folder weights/."""
+    shipped = {f"rsnlib/{path.stem}": path for path in sorted((project_root() / "weights").glob("*.safetensors"))}
+    return shipped if shipped and not prepared(dataset) else weights_by_run(dataset)
+
+
 def predictions_path(weights):
     """Return the path of the predictions that belong to a run's weights."""
     return weights.parents[2] / "predictions" / weights.parent.name / f"{weights.stem}.json"
 
 
-@cache
 def validation_people(dataset):
-    """Return the validation `People` of a data set."""
+    """Return the validation `People` of a data set, or drawn people while it is not prepared."""
+    return _validation_people(dataset) if prepared(dataset) else _drawn_people(*weights_to_see(dataset).values())
+
+
+@cache
+def _validation_people(dataset):
     return load_store(dataset, "val").people
+
+
+@cache
+def _drawn_people(weights, *_):
+    return example_people(skeleton_of(network(weights)), DRAWN)
 
 
 network = lru_cache(maxsize=8)(load_model)
@@ -77,6 +102,36 @@ def distances(dataset, weights):
 def mean_distances(dataset, weights):
     """Return the mean of each validation person's `distances`, (P,), NaN for people not labelled or not predicted."""
     return np.ma.masked_invalid(distances(dataset, weights)).mean(axis=1).filled(np.nan)
+
+
+def metric_difference(dataset, first, second):
+    """Return how much higher the second run scores by the data set's own metric than the first, in points, with the
+    95 % interval over people: (metric, difference, low, high); None where `evaluate` has not judged both."""
+    runs = [weights.stem.rsplit("-", 1) for weights in (second, first)]
+    paths = [evaluation_path(dataset, *run, "draws") for run in runs]
+    if not all(path.is_file() for path in paths):
+        return None
+    judge, given = judge_of(dataset), []
+    for run, path in zip(runs, paths):
+        value, draws = read_json(metrics_path(dataset, *run))[judge.metric], pd.read_csv(path)[judge.metric]
+        given += [judge.per_cent * np.array([value]), judge.per_cent * draws.to_numpy()[None]]
+    return judge.metric, *paired_difference(*given)
+
+
+def keypoint_differences(distances, image_ids, near):
+    """Return how much more of the keypoints two runs have within `near`, the second less the first, in points, with the
+    95 % interval over people of a paired bootstrap: of all keypoints, then of each, (1 + K, 3).
+
+    distances: (2, P, K), of `distances`; image_ids: (P,)
+    """
+    images, pictures = np.unique(image_ids, return_inverse=True)
+    counts = np.vstack([np.ones(len(images)), resample(len(images))])  # everybody once, then the draws
+    rows = []
+    for some in (slice(None), *([keypoint] for keypoint in range(distances.shape[2]))):
+        shares = [resampled_share(each <= near, ~np.isnan(each), pictures, counts) for each in distances[:, :, some]]
+        value, *draws = shares[1] - shares[0]
+        rows.append((value, *interval(draws)) if np.isfinite(value) else (np.nan,) * 3)
+    return np.array(rows)
 
 
 def worst_first(dataset, weights, keypoint):

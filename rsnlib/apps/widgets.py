@@ -24,7 +24,7 @@ from rsnlib.data.geometry import transform
 from rsnlib.errors import UserError
 from rsnlib.metrics import keypoint_accuracy
 from rsnlib.models.attention import ATTENTIONS
-from rsnlib.report import charts, cost, drawing, heatmaps
+from rsnlib.report import charts, cost, drawing, heatmaps, sentences
 from rsnlib.stages.networks import untrained_fields
 from rsnlib.stages.stores import load_store
 
@@ -55,11 +55,12 @@ class Section(VBox):
     """A part of explore.ipynb. `build` makes its controls and figures and returns those to show; `redraw` draws for
     the controls' values, whenever a watched control changes.
 
-    runs: [(control, other options)] of the controls that choose a run; their values are paths of weights
+    runs: [(control, other options)] of the controls that choose a run; their values are paths of weights, those that
+        `offered` returns for the data set
     An error becomes one line at the end of the section, never a stack trace.
     """
 
-    runs = ()
+    runs, offered = (), staticmethod(explore.weights_by_run)
 
     def __init__(self, dataset=None, *given):
         self.dataset, self.problem, self.paused = dataset, HTML(), False
@@ -102,13 +103,15 @@ class Section(VBox):
     def renew(self):
         """Offer the runs that are there now; a control keeps its value if that is among them, else takes the first."""
         for control, others in self.runs:
-            options, value = others | explore.weights_by_run(self.dataset), control.value
+            options, value = others | self.offered(self.dataset), control.value
             control.options = options
             control.value = value if value in options.values() else next(iter(options.values()))
 
 
 class PersonView(Section):
     """One validation person as one run, or two side by side, see them: skeleton, heatmap, attention."""
+
+    offered = staticmethod(explore.weights_to_see)
 
     def build(self):
         self.run, self.beside = Dropdown(description="run"), Dropdown(description="beside it")
@@ -119,7 +122,8 @@ class PersonView(Section):
         people = explore.validation_people(self.dataset)
         keypoints = [(name, index) for index, name in enumerate(drawing.names_of(people.skeleton))]
         self.keypoint = Dropdown(options=keypoints, description="keypoint")
-        self.order = Dropdown(options=[IN_ORDER, WORST_FIRST], description="order")
+        judged = explore.prepared(self.dataset)
+        self.order = Dropdown(options=[IN_ORDER, WORST_FIRST], description="order", disabled=not judged)
         self.place = slider(0, 0, len(people) - 1, description="person")
         self.stage = slider(1, 1, 1, description="stage")
         self.head = ipywidgets.SelectionSlider(
@@ -151,8 +155,8 @@ class PersonView(Section):
 
 
 class Comparison(Section):
-    """The errors of two runs on the people predicted by both, and a list of those on whom they differ most; whoever is
-    picked from the list appears in `view`, a PersonView."""
+    """The errors of two runs on the people predicted by both, their difference with its interval, and a list of those
+    people on whom they differ most; whoever is picked from the list appears in `view`, a PersonView."""
 
     def build(self, view):
         self.view, self.listed = view, None
@@ -162,13 +166,13 @@ class Comparison(Section):
         self.second.index = len(self.second.options) - 1
         self.near = slider(5, 1, 20, description="right up to")
         self.differing = ipywidgets.Select(rows=12, layout=Layout(width="20rem"))
-        self.errors = image()
+        self.errors, self.says = image(), HTML()
         self.watch(self.first, self.second, self.near, self.differing)
         self.differing.observe(self.pick, "value")
         near = Box([self.near, HTML("% of the box's longer side")])
         listed = VBox([HTML("Where they differ most: the mean distance of each, in % of the box"), self.differing])
         controls = Box([self.first, self.second, near], layout=WRAPPED)
-        return controls, Box([self.errors, listed], layout=WRAPPED)
+        return controls, Box([self.errors, listed], layout=WRAPPED), self.says
 
     def redraw(self):
         both, near = (self.first.value, self.second.value), self.near.value / 100
@@ -178,10 +182,15 @@ class Comparison(Section):
             order = explore.largest_first(abs(means[0] - means[1]))[:LISTED]
             rows = [(f"person {p}: {100 * means[0, p]:.1f}, {100 * means[1, p]:.1f}", int(p)) for p in order]
             self.differing.options, self.differing.value = rows, None
-        known = np.isfinite(means).all(axis=0)
-        accuracies = [keypoint_accuracy(explore.distances(self.dataset, weights)[known], near) for weights in both]
-        names, skeleton = (self.first.label, self.second.label), explore.validation_people(self.dataset).skeleton
-        self.errors.value = encoded(charts.two_runs(accuracies, means, names, skeleton, near, self.differing.value))
+        known, people = np.isfinite(means).all(axis=0), explore.validation_people(self.dataset)
+        found = np.stack([explore.distances(self.dataset, weights)[known] for weights in both])
+        accuracies = [keypoint_accuracy(each, near) for each in found]
+        differences = explore.keypoint_differences(found, people.image_ids[known], near)
+        apart = (differences[1:, 1] > 0) | (differences[1:, 2] < 0)
+        names, about = (self.first.label, self.second.label), (people.skeleton, near, self.differing.value)
+        self.errors.value = encoded(charts.two_runs(accuracies, apart, means, names, *about))
+        metric = explore.metric_difference(self.dataset, *both)
+        self.says.value = html.escape(sentences.difference(names, metric, differences, near, people.skeleton))
 
     def pick(self, _):
         """Show the person picked from the list as both runs see them."""

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
 from rsnlib.report.drawing import names_of, panel_grid
 
@@ -76,6 +76,7 @@ def training_curves(curves, protocol):
         sns.lineplot(known, y=column, ax=axes, legend=column == "loss", **marks, **options)
         axes.set(xlabel="epoch", ylabel=label)
     grid[0].set(yscale="log")
+    grid[0].yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())
     grid[1].set(ylim=(0, None))
     grid[0].legend(frameon=False, title=f"mean and range of {seeds} seeds" if seeds > 1 else None)
     return figure
@@ -182,16 +183,17 @@ def keypoint_accuracy(table, skeleton, label):
     return figure
 
 
-def two_runs(accuracies, distances, names, skeleton, near, person=None):
+def two_runs(accuracies, apart, distances, names, skeleton, near, person=None):
     """Draw two runs beside each other: each keypoint's accuracy, and each person's mean distance.
 
-    accuracies: (2, K), per cent, of keypoints within `near`, a share of the box's longer side
+    accuracies: (2, K), per cent, of keypoints within `near`, a share of the box's longer side; apart: (K,) bool, those
+        whose difference is more than chance, joined by a dark line
     distances: (2, P), mean over a person's keypoints, in the same unit; person: an index, ringed
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.2 * len(skeleton) + 1), width_ratios=[3, 2])
     figure.subplots_adjust(0.14, 0.17, 0.99, 0.98, 0.22)
     rows = np.arange(len(skeleton))
-    left.hlines(rows, *accuracies, color="lightgrey", zorder=0)
+    left.hlines(rows, *accuracies, color=np.where(apart, "black", "lightgrey"), zorder=0)
     for values, name, color, marker in zip(accuracies, names, PALETTE, MARKERS):
         left.plot(values, rows, marker, color=color, label=name)
     left.set_yticks(rows, names_of(skeleton))
@@ -217,7 +219,8 @@ def two_runs(accuracies, distances, names, skeleton, near, person=None):
 
 def accuracy_against_cost(table, metric):
     """Draw accuracy against multiply-adds, one mark per network, one colour per source. Networks of one family and
-    source, which differ by their stages, are joined by a line; several seeds are their mean and range.
+    source, which differ by their stages, are joined by a line with the name of the first, then "2x", "3x"; several
+    seeds are their mean and range.
 
     table: a data frame with columns model, source, input, multiply_adds (G) and accuracy (%); metric: its name
     """
@@ -231,14 +234,15 @@ def accuracy_against_cost(table, metric):
         style = {"marker": MARKERS[index], "markersize": 6 + 3 * (index % 2), "fillstyle": "none", "color": color}
         for _, line in here.sort_values("multiply_adds").groupby("family"):
             axes.plot(line["multiply_adds"], line["mean"], markeredgewidth=1.6, **style)
+            for place, point in enumerate(line.itertuples()):
+                name = point.model.removesuffix(f"-{source.lower()}")
+                name = name if point.input == usual else f"{name} {point.input}"
+                label, spot = name[:2] if place else name, (point.multiply_adds, point.mean)
+                axes.annotate(label, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
         axes.lines[-1].set_label(source)
         axes.vlines(here["multiply_adds"], here["min"], here["max"], color=color)
-        for point in here.itertuples():
-            name = point.model.removesuffix(f"-{source.lower()}")
-            name = name if point.input == usual else f"{name} {point.input}"
-            spot = (point.multiply_adds, point.mean)
-            axes.annotate(name, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
-    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}", ylabel=f"{metric} (%)")
+    named = " where no other is named" if table["input"].nunique() > 1 else ""
+    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}{named}", ylabel=f"{metric} (%)")
     axes.margins(0.12)
     if table["multiply_adds"].max() > 4 * table["multiply_adds"].min():
         axes.set_xscale("log")

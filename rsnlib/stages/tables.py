@@ -7,6 +7,7 @@ import pandas as pd
 from rsnlib.config import load_params
 from rsnlib.files import fingerprint, whole_file
 from rsnlib.metrics import protocol
+from rsnlib.report import site
 from rsnlib.report import tables as report
 from rsnlib.stages.layout import results_path, runs
 from rsnlib.stages.results import load_draws, load_evaluation, load_metrics, load_report
@@ -54,6 +55,13 @@ def tables(dataset):
         text = "As published, per cent. Ours are missing: only the data set's own server can judge its test people."
         written["Test people"] = report.write_table(table, folder, "test", text)
     return written
+
+
+def headline(dataset):
+    """Return the best network of a data set and how the others differ, in words: of what `tables` wrote."""
+    folder, people = results_path(dataset, "tables"), load_report(dataset, *runs(dataset)[0])["people"]
+    differences = (folder / "differences.md").read_text("utf-8")
+    return site.headline(dataset, pd.read_csv(folder / "results.csv"), people, differences)
 
 
 def compare(dataset):

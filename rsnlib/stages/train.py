@@ -12,7 +12,10 @@ import torch
 
 import rsnlib
 from rsnlib.config import load_params
+from rsnlib.data.batches import make_batch
+from rsnlib.data.images import normalise
 from rsnlib.data.readers import ground_truth
+from rsnlib.data.targets import heatmap_targets
 from rsnlib.device import choose_precision, default_device
 from rsnlib.errors import UserError
 from rsnlib.files import fingerprint, project_root, write_json
@@ -27,6 +30,7 @@ from rsnlib.stages.provenance import code_fingerprint, digests, machine, stage_n
 from rsnlib.stages.starts import digest
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
+from rsnlib.training.losses import finest_loss
 from rsnlib.training.start import describe, take_weights
 
 # code that trained weights depend on: a training is resumed only by the same
@@ -172,6 +176,23 @@ class Run:
         (keypoints,), (scores,) = predict_store(network, self.validation, [(False, "quarter")])
         metrics = self.judge.accuracy(self.validation.people, keypoints, scores, self.truth)
         return {f"val_{self.judge.metric}": metrics[self.judge.metric]}
+
+    def batch(self, number, people=8):
+        """Return the first people of a batch as heads learn from them: crops (N, H, W, 3), keypoints (N, K, 2), visible
+        (N, K) and the target of every head, (N, stages, 4, K, h, w)."""
+        size = self.settings.recipe.batch_size
+        (cut,) = make_batch(number, self.store, self.settings, size, self.seed, [slice(people)])
+        targets = heatmap_targets(*cut[1:], self.store.input_size, self.settings.kernels)
+        last = self.description.architecture.stages - 1
+        return *cut, torch.stack([targets[:, :4]] * last + [targets[:, 1:]], dim=1)
+
+    def errors_by_head(self, crops, visible, targets):
+        """Return the mean squared error of each head of the trained network, (stages, 4), on people of `batch`."""
+        with torch.no_grad():
+            heads = load_model(weights_path(*self.name)).heads(normalise(crops))
+        pairs = zip(heads.flatten(1, 2).unbind(1), targets.flatten(1, 2).unbind(1), strict=True)
+        errors = [finest_loss(head, wanted, visible, None).mean().item() for head, wanted in pairs]
+        return np.reshape(errors, (-1, 4))
 
     def about(self):
         """Return what the file of the weights says of them."""
