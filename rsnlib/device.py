@@ -14,8 +14,6 @@ torch.backends.cudnn.allow_tf32 = False  # torch's default rounds the inputs of 
 # glibc's malloc.h: the number of blocks that may be mapped one by one, the bytes that may lie idle
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
-torch.backends.cudnn.allow_tf32 = False  # float32 is float32, in convolutions too
-
 
 def default_device():
     """Return the CUDA device if there is one, else the CPU."""
