@@ -100,12 +100,12 @@ def bench(device=None, released=None, model="rsn18", output=None, sizes=None):
             (run.network, "4xRSN-50, expansion 1", DEEP, run.sizes.deep, False),
             (run.training, model, folder),
         ]
+        to = Path(output or project_root() / "results" / "bench" / device)
         for part, *given in tqdm(parts, desc="bench", unit="part"):
             part(*given)
-    folder = Path(output or project_root() / "results" / "bench" / device)
-    write_table(run.table(), folder, "bench", run.caption())
-    write_json(folder / "bench.json", run.about() | {"ceilings": run.ceilings, "rows": run.rows})
-    return folder / "bench.md"
+            write_table(run.table(), to, "bench", run.caption())  # what is measured stays, whatever comes
+            write_json(to / "bench.json", run.about() | {"ceilings": run.ceilings, "rows": run.rows})
+    return to / "bench.md"
 
 
 class Bench:
