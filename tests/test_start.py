@@ -255,7 +255,7 @@ def gym(demo_folder, tmp_path, monkeypatch):
     example = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL)[1]
     text = with_sections(example)
     (tmp_path / "params.yaml").write_text(text)
-    assert load_params(tmp_path / "params.yaml").dataset("gym", "tuned").recipe.length == {"epochs": 60}
+    assert load_params(tmp_path / "params.yaml").dataset("gym", "tuned").recipe.length == {"epochs": 30}
     values = json.loads(json.dumps(YAML(typ="safe").load(text)))
     values["datasets"]["gym"] |= {"input_size": [64, 64], "more_input_sizes": {}}
     values["datasets"]["gym"]["recipe"] |= {"batch_size": 4, "length": {"iterations": 2}}

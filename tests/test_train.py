@@ -135,7 +135,7 @@ def test_without_what_makes_it_faster_training_and_prediction_give_the_same_numb
     losses, keypoints, scores = outcome()
     monkeypatch.setattr(training, "faster", lambda model, *_: model)
     monkeypatch.setattr(training, "slower", lambda learner, _: learner)
-    monkeypatch.setattr(predict, "fuse", lambda model: model)
+    monkeypatch.setattr(predict, "fuse", lambda model, device: model)
     plain_losses, plain_keypoints, plain_scores = outcome()
     assert len(losses) == 20 and losses[0] != losses[-1]
     np.testing.assert_allclose(losses, plain_losses, rtol=1e-6)

@@ -26,7 +26,7 @@ def export_onnx(model, path):
     check_writable(path)
     with contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
-            fuse(model).cpu(),
+            fuse(model, "cpu"),
             (torch.randn(2, 3, *model.input_size),),
             dynamo=True,
             input_names=["images"],

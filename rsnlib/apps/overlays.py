@@ -82,7 +82,7 @@ def predict_files(
     if detections:
         detections.check(_sizes(filter(detections.know, files)))
     keep_memory()
-    model, given_up = fuse(model).to(default_device()), set()
+    model, given_up = fuse(model, default_device()), set()
 
     def look(source):
         """Return everything that the network sees of a Source, `Seen`."""

@@ -2,7 +2,7 @@
 
 import torch
 
-GRAPHS = hasattr(torch._C, "_CUDAGraph")  # builds for CUDA have them
+GRAPHS = torch.backends.cuda.is_built()
 
 
 def graphed(function, device):

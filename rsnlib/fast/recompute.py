@@ -3,6 +3,7 @@
 import contextlib
 from functools import partial
 
+import torch
 from torch.utils.checkpoint import checkpoint
 
 from rsnlib.models.blocks import Residual, frozen_statistics
@@ -19,7 +20,8 @@ def recompute_activations(model):
     for module in model.modules():
         if isinstance(module, (Residual, Up, Head)):
             how = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": partial(_contexts, module)}
-            module.forward = partial(checkpoint, module.forward, **how)  # nothing in a network is random
+            again = partial(checkpoint, module.forward, **how)  # nothing in a network is random
+            module.forward = torch.compiler.disable(again)  # torch.compile would count a batch twice
 
 
 def _contexts(module):

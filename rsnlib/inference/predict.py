@@ -66,9 +66,11 @@ def pose_reader(models, input_size, mirrored, ways=USUAL, blur=5, device=None):
     """
     networks = []
     for model in models:
-        device = device or next(model.parameters()).device
-        network = fuse(model, device)
-        networks.append(copy.deepcopy(model).to(device) if network is model else network)
+        home = next(model.parameters()).device
+        to = torch.device(device or home)
+        network = fuse(model, to)
+        elsewhere = network is model and home.type != to.type
+        networks.append((copy.deepcopy(model) if elsewhere else network).to(to))
     mirrored = mirrored if any(flip_test for flip_test, _ in ways) else None
 
     def read(crops, center, scale):

@@ -33,7 +33,7 @@ def evaluate(dataset, model, seed):
     """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
-    network = fuse(load_run(dataset, model, seed)).to(default_device(), getattr(torch, options.precision))
+    network = fuse(load_run(dataset, model, seed), default_device()).to(getattr(torch, options.precision))
     store = load_store(dataset, "val", model)
     if settings.detections == "none":
         people = store.people
@@ -122,7 +122,7 @@ def evaluate_weights(weights, dataset, split=None, detections=None, min_score=0)
     """
     params = load_params()
     settings, options = params.dataset(dataset), params.evaluate
-    models = [fuse(load_model(path)).to(default_device(), getattr(torch, options.precision)) for path in weights]
+    models = [fuse(load_model(path), default_device()).to(getattr(torch, options.precision)) for path in weights]
     people = evaluation_people(dataset, split, detections, min_score)
     for model, path in zip(models, weights):
         if model.keypoints != len(people.skeleton):
