@@ -190,7 +190,7 @@ def test_a_clone_where_nothing_was_made_yet_opens_on_the_weights_that_come_along
     for name in ("params.yaml", "dvc.yaml", "weights"):
         (tmp_path / name).symlink_to(ROOT / name)
     view = widgets.PersonView("demo")
-    assert list(view.run.options) == ["rsnlib/lspet-rsn18", "rsnlib/lspet-rsn18-256x192"]
+    assert list(view.run.options) == ["rsnlib/lspet-rsn18-256x192", "rsnlib/lspet-rsn18"]
     assert view.order.disabled and view.problem.value == ""
     before = view.views[0].value
     view.place.value, view.keypoint.value = 3, 9
