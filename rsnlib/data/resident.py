@@ -20,7 +20,7 @@ def resident(store, device):
     store itself."""
     if device.type != "cuda":
         return store
-    sizes = _sizes(store)
+    sizes = window_sizes(store)
     free, _ = torch.cuda.mem_get_info(device)
     return ResidentStore(store, sizes, device) if 3 * sizes.prod(axis=1).sum() <= SHARE * free else store
 
@@ -77,7 +77,7 @@ class ResidentStore:
         return crops.round().to(torch.uint8)
 
 
-def _sizes(store):
+def window_sizes(store):
     """Return width and height of every window of a store (P, 2), from the headers of the encoded windows."""
     spans = zip(store.offsets[:-1], store.offsets[1:])
     return np.array([Image.open(io.BytesIO(store.windows[first:end])).size for first, end in spans], np.int64)
