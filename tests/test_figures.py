@@ -186,7 +186,7 @@ def test_every_model_has_its_curve_however_many():
     loss, accuracy, rate = charts.training_curves(curves(models, metric="Mean"), protocol("mpii")).axes
     assert {axes.get_xlabel() for axes in (loss, accuracy, rate)} == {"epoch"}
     assert "loss" in loss.get_ylabel() and rate.get_ylabel() == "learning rate"
-    assert accuracy.get_ylabel().startswith("validation Mean (%),")
+    assert accuracy.get_ylabel().startswith("validation PCKh@0.5 (%),")
     assert [len([line for line in axes.lines if len(line.get_xdata())]) for axes in (loss, accuracy)] == [9, 9]
     assert accuracy.lines[0].get_xdata().tolist() == [2, 3]  # the epochs with a validation
     assert legend(loss.get_legend()) == models and loss.lines[0].get_color() != loss.lines[1].get_color()
@@ -194,7 +194,7 @@ def test_every_model_has_its_curve_however_many():
 
 def test_seeds_are_a_mean_in_a_band_from_the_lowest_to_the_highest():
     loss, accuracy, _ = charts.training_curves(curves(["rsn18"], seeds=3), protocol("coco")).axes
-    assert accuracy.get_ylabel().startswith("validation AP,")
+    assert accuracy.get_ylabel().startswith("validation AP (%),")
     assert loss.lines[0].get_ydata().tolist() == [4, 3, 2]
     (band,) = loss.collections
     box = band.get_paths()[0].get_extents()
@@ -222,11 +222,11 @@ def test_gains_of_all_runs_stand_side_by_side():
     runs = {"rsn18-0": gains, "res18-0": gains.assign(gain=[0.3, 0.05])}
     figure = charts.repair_gains(runs, protocol("coco"))
     (axes,) = figure.axes
-    assert axes.get_xlabel() == "gain in AP if repaired" and rows_of(axes) == ["jitter", "miss"]
-    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[0.1, 0.2], [0.3, 0.05]]
+    assert axes.get_xlabel() == "gain in AP if repaired (points)" and rows_of(axes) == ["jitter", "miss"]
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[10, 20], [30, 5]]
     assert legend(figure.legends[0]) == ["rsn18-0", "res18-0"]
     (axes,) = charts.repair_gains(runs, protocol("mpii")).axes
-    assert axes.get_xlabel() == "gain in Mean (%) if repaired"
+    assert axes.get_xlabel() == "gain in PCKh@0.5 if repaired (points)"
 
 
 def test_groups_have_one_panel_per_grouping_and_say_how_many_they_are(make_people):
@@ -236,8 +236,8 @@ def test_groups_have_one_panel_per_grouping_and_say_how_many_they_are(make_peopl
     everyone, hidden = charts.accuracy_by_group({"rsn18-0": groups, "res18-0": groups}, protocol("coco")).axes
     assert rows_of(hidden) == ["none (300)", "up to 25 % (100)"]
     assert hidden.get_title(loc="left") == "share of labelled keypoints that are hidden"
-    assert hidden.get_xlabel() == "AP; in brackets: people" and everyone.get_xlim() == hidden.get_xlim()
-    assert [[bar.get_width() for bar in bars] for bars in hidden.containers] == [[0.7, 0.4], [0.7, 0.4]]
+    assert hidden.get_xlabel() == "AP (%); in brackets: people" and everyone.get_xlim() == hidden.get_xlim()
+    assert [[bar.get_width() for bar in bars] for bars in hidden.containers] == [[70, 40], [70, 40]]
     assert set(charts.GROUPED_BY) == {"everyone", *person_groups(make_people(CROP, [[0, 0, 10, 10]], KEYPOINTS))}
 
 
@@ -269,8 +269,7 @@ def test_two_runs_are_two_marks_per_keypoint_and_one_dot_per_person():
 # ---- accuracy against cost
 
 
-def against_cost(*rows):
-    columns = ["model", "source", "input", "multiply_adds", "accuracy"]
+def against_cost(*rows, columns=("model", "source", "input", "multiply_adds", "accuracy")):
     (axes,) = charts.accuracy_against_cost(pd.DataFrame(rows, columns=columns), "AP").axes
     return axes
 
@@ -295,10 +294,12 @@ def test_labels_of_networks_alike_lie_apart_from_one_another_and_from_marks():
     assert not any(box.contains(*mark) for box in boxes for mark in axes.transData.transform(spots))
 
 
-def test_seeds_are_one_mark_with_their_range_and_without_networks_the_figure_is_empty():
-    axes = against_cost(*(("rsn18", "this run", "64x64", 1, accuracy) for accuracy in (40, 50, 60)))
+def test_our_accuracy_has_its_interval_and_without_networks_the_figure_is_empty():
+    columns = ["model", "source", "input", "multiply_adds", "accuracy", "low", "high"]
+    axes = against_cost(("rsn18", "this run", "64x64", 1, 50, 40, 60), columns=columns)
     assert axes.lines[0].get_xydata().tolist() == [[1, 50]]
     assert axes.collections[0].get_segments()[0].tolist() == [[1, 40], [1, 60]]
+    assert axes.get_ylabel() == "AP (%), 95 % interval"
     axes = against_cost()
     assert not axes.lines and axes.get_xlabel() == "multiply-adds of one person (G), input of any size"
 

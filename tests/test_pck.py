@@ -159,7 +159,7 @@ def test_lsp_and_lspet_share_a_protocol(lsp):
     assert judgement is protocol("lspet")
     metrics = judgement.accuracy(people, people.keypoints, None, None)
     assert tuple(metrics) == judgement.columns and metrics[judgement.metric] == 100
-    assert (judgement.metric, judgement.per_cent, judgement.unit, judgement.published) == ("Mean", 1, " (%)", None)
+    assert (judgement.metric, judgement.per_cent, judgement.title, judgement.published) == ("Mean", 1, "PCK@0.2", None)
 
 
 def test_pck_tells_mirror_swaps_from_other_misses(lsp):

@@ -115,7 +115,7 @@ def metric_difference(dataset, first, second):
     for run, path in zip(runs, paths):
         value, draws = read_json(metrics_path(dataset, *run))[judge.metric], pd.read_csv(path)[judge.metric]
         given += [judge.per_cent * np.array([value]), judge.per_cent * draws.to_numpy()[None]]
-    return judge.metric, *paired_difference(*given)
+    return judge.title, *paired_difference(*given)
 
 
 def keypoint_differences(distances, image_ids, near):

@@ -29,10 +29,10 @@ class Protocol:
     ground_truth: of `data.readers.ground_truth`, or the path of COCO's annotations
     """
 
-    metric: str  # by which runs are compared
+    metric: str  # by which runs are compared: a column of tables
+    title: str  # of the metric, on axes and in sentences
     columns: tuple[str, ...]  # of a results table
     per_cent: int  # factor from a metric to per cent
-    unit: str  # behind a metric's name on an axis
     description: str  # of the metrics, for a caption
     variants: tuple[str, ...]  # the metrics by which ways of evaluating are compared
     published: str | None  # the CSV of published numbers in rsnlib/report
@@ -138,18 +138,19 @@ def _in_order(keypoints, people):
 
 COCO_AP = AveragePrecision(
     metric="AP",
+    title="AP",
     columns=METRICS,
     per_cent=100,
-    unit="",
     description="Average precision and recall by object keypoint similarity",
     variants=("AP", "AP75"),
     published="published.csv",
 )
-MEAN = {"metric": "Mean", "columns": (*GROUPS, "Mean"), "per_cent": 1, "unit": " (%)", "variants": ("Mean",)}
-MPII_PCKH = PCKh(**MEAN, description="Correct keypoints", published="published_mpii.csv")
-LSP_PCK = PCK(**MEAN, description="Correct keypoints", published=None)
+PCK_TITLE = f"PCK@{PCK_WITHIN}"
+MEAN = {"metric": "Mean", "columns": (*GROUPS, "Mean"), "per_cent": 1, "variants": ("Mean",)}
+MPII_PCKH = PCKh(**MEAN, title=f"PCKh@{PCKH_WITHIN}", description="Correct keypoints", published="published_mpii.csv")
+LSP_PCK = PCK(**MEAN, title=PCK_TITLE, description="Correct keypoints", published=None)
 BOX = "Correct keypoints, within a fifth of the longer side of the box (Mean@0.05: a twentieth)"
-BOX_PCK = BoxPCK(**MEAN | {"columns": ("Mean", "Mean@0.05")}, description=BOX, published=None)
+BOX_PCK = BoxPCK(**MEAN | {"columns": ("Mean", "Mean@0.05")}, title=PCK_TITLE, description=BOX, published=None)
 NME = f"{BOX}; NME: mean error, of the distance between the skeleton's two keypoints `normalise_by`"
 BOX_PCK_NME = replace(BOX_PCK, columns=(*BOX_PCK.columns, "NME"), description=NME)
 PROTOCOLS = {"coco": COCO_AP, "mpii": MPII_PCKH, "lsp": LSP_PCK, "lspet": LSP_PCK}

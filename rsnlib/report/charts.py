@@ -63,10 +63,11 @@ def training_curves(curves, protocol):
     curves: a data frame, columns model, seed, epoch, loss, learning_rate and val_<metric> (NaN between validations)
     """
     metric, seeds = f"val_{protocol.metric}", curves["seed"].nunique()
+    curves = curves.assign(**{metric: protocol.per_cent * curves[metric]})
     figure, grid = panel_grid(3, 3, (4, 3.4))
     labels = {
         "loss": "training loss",
-        metric: f"validation {protocol.metric}{protocol.unit}, without flip test",
+        metric: f"validation {protocol.title} (%),\nwithout flip test",
         "learning_rate": "learning rate",
     }
     options = {"x": "epoch", "hue": "model", "palette": _colors(curves["model"]), "errorbar": ("pi", 100)}
@@ -94,14 +95,14 @@ def ablation(table, curves, protocol):
         value, low, high = (row[f"{metric}{end}"] for end in ("", " low", " high"))
         bar = [[value - low], [high - value]]
         left.errorbar(row["multiply-adds (G)"], value, bar, fmt="o", color=color, label=model, capsize=3)
-    left.set(xlabel="multiply-adds of one person (G)", ylabel=f"{metric} (%), 95 % interval")
+    left.set(xlabel="multiply-adds of one person (G)", ylabel=f"{protocol.title} (%), 95 % interval")
     left.margins(0.15)
     left.locator_params(axis="x", nbins=5)
     known = curves.dropna(subset=[f"val_{metric}"])
     known = known.assign(accuracy=protocol.per_cent * known[f"val_{metric}"])
     marks = {"marker": "o", "markeredgewidth": 0, "errorbar": ("pi", 100), "legend": False}
     sns.lineplot(known, x="people", y="accuracy", hue="model", palette=colors, ax=right, **marks)
-    right.set(xlabel="people seen in training", ylabel=f"{metric} (%), without flip test", ylim=(0, None))
+    right.set(xlabel="people seen in training", ylabel=f"{protocol.title} (%), without flip test", ylim=(0, None))
     figure.legend(*left.get_legend_handles_labels(), frameon=False, ncols=4, loc="outside upper center")
     return figure
 
@@ -129,8 +130,11 @@ def repair_gains(gains, protocol):
 
     gains: {run: data frame of metrics.repair_gains}
     """
-    figure = _bars(pd.concat([table.assign(run=run, by="everyone") for run, table in gains.items()]), "error", "gain")
-    figure.axes[0].set(xlabel=f"gain in {protocol.metric}{protocol.unit} if repaired")
+    tables = [
+        table.assign(run=run, by="everyone", gain=protocol.per_cent * table["gain"]) for run, table in gains.items()
+    ]
+    figure = _bars(pd.concat(tables), "error", "gain")
+    figure.axes[0].set(xlabel=f"gain in {protocol.title} if repaired (points)")
     return figure
 
 
@@ -141,8 +145,9 @@ def accuracy_by_group(groups, protocol):
     """
     table = pd.concat([table.assign(run=run) for run, table in groups.items()])
     table["group"] = table["group"] + " (" + table["people"].astype(str) + ")"
-    figure = _bars(table, "group", protocol.metric)
-    figure.axes[-1].set(xlabel=f"{protocol.metric}{protocol.unit}; in brackets: people", xlim=(0, None))
+    table["accuracy"] = protocol.per_cent * table[protocol.metric]
+    figure = _bars(table, "group", "accuracy")
+    figure.axes[-1].set(xlabel=f"{protocol.title} (%); in brackets: people", xlim=(0, None))
     return figure
 
 
@@ -217,32 +222,32 @@ def two_runs(accuracies, apart, distances, names, skeleton, near, person=None):
 # ---- networks
 
 
-def accuracy_against_cost(table, metric):
+def accuracy_against_cost(table, title):
     """Draw accuracy against multiply-adds, one mark per network, one colour per source. Networks of one family and
-    source, which differ by their stages, are joined by a line with the name of the first, then "2x", "3x"; several
-    seeds are their mean and range.
+    source, which differ by their stages, are joined by a line with the name of the first, then "2x", "3x".
 
-    table: a data frame with columns model, source, input, multiply_adds (G) and accuracy (%); metric: its name
+    table: a data frame with columns model, source, input, multiply_adds (G) and accuracy (%), and for intervals low and
+        high; title: of the accuracy
     """
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    keys = ["source", "model", "input", "multiply_adds"]
-    points = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "min", "max"]).reset_index()
-    points["family"] = points["model"].str.replace(r"^\dx", "", regex=True) + points["input"]
+    points = table.assign(family=table["model"].str.replace(r"^\dx", "", regex=True) + table["input"])
     usual = next(iter(table["input"].mode()), "of any size")
     for index, (source, color) in enumerate(_colors(table["source"]).items()):
         here = points[points["source"] == source]
         style = {"marker": MARKERS[index], "markersize": 6 + 3 * (index % 2), "fillstyle": "none", "color": color}
         for _, line in here.sort_values("multiply_adds").groupby("family"):
-            axes.plot(line["multiply_adds"], line["mean"], markeredgewidth=1.6, **style)
+            axes.plot(line["multiply_adds"], line["accuracy"], markeredgewidth=1.6, **style)
             for place, point in enumerate(line.itertuples()):
                 name = point.model.removesuffix(f"-{source.lower()}")
                 name = name if point.input == usual else f"{name} {point.input}"
-                label, spot = name[:2] if place else name, (point.multiply_adds, point.mean)
+                label, spot = name[:2] if place else name, (point.multiply_adds, point.accuracy)
                 axes.annotate(label, spot, (0, 0), color=color, fontsize=8, textcoords="offset points")
         axes.lines[-1].set_label(source)
-        axes.vlines(here["multiply_adds"], here["min"], here["max"], color=color)
+        if "low" in here:
+            axes.vlines(here["multiply_adds"], here["low"], here["high"], color=color)
     named = " where no other is named" if table["input"].nunique() > 1 else ""
-    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}{named}", ylabel=f"{metric} (%)")
+    interval = ", 95 % interval" if "low" in table else ""
+    axes.set(xlabel=f"multiply-adds of one person (G), input {usual}{named}", ylabel=f"{title} (%){interval}")
     axes.margins(0.12)
     if table["multiply_adds"].max() > 4 * table["multiply_adds"].min():
         axes.set_xscale("log")

@@ -58,7 +58,7 @@ def training(curves, protocol):
         value, highest = (protocol.per_cent * each for each in (known[metric].iloc[-1], best[metric]))
         peak = "its highest" if value == highest else f"{highest:.1f} at epoch {best['epoch']:.3g}"
         parts.append(
-            f"{model}-{seed}: loss from {loss.iloc[0]:.0f} to {loss.iloc[-1]:.0f}, {protocol.metric} in the end "
+            f"{model}-{seed}: loss from {loss.iloc[0]:.0f} to {loss.iloc[-1]:.0f}, {protocol.title} in the end "
             f"{value:.1f} %, {peak}"
         )
     return _listed(parts)
@@ -74,7 +74,7 @@ def accuracy(metrics, draws, protocol):
     """Give a run's metric with its interval over people. metrics: {name: number}; draws: (draws,), resampled"""
     scale = protocol.per_cent
     value, low, high = mean_and_interval(np.array([scale * metrics[protocol.metric]]), scale * np.array([draws]))
-    return f"{protocol.metric} is {value:.1f} % [{low:.1f}, {high:.1f}]: in brackets the 95 % interval over people."
+    return f"{protocol.title} is {value:.1f} % [{low:.1f}, {high:.1f}]: in brackets the 95 % interval over people."
 
 
 def ways(table, protocol):
@@ -84,7 +84,7 @@ def ways(table, protocol):
         f"{row[f'{protocol.metric} gain']:+z.1f}"
         for row in table.iloc[1:].to_dict("records")
     ]
-    return f"In points of {protocol.metric}, over the first way:\n{_listed(gains)}"
+    return f"In points of {protocol.title}, over the first way:\n{_listed(gains)}"
 
 
 def errors(runs):
@@ -110,7 +110,7 @@ def gains(runs, protocol):
     best = {run: table.loc[table["gain"].idxmax()] for run, table in runs.items()}
     return _listed(
         f"{run} would gain most from repairing {row['error']}: {protocol.per_cent * row['gain']:+z.1f} points of "
-        f"{protocol.metric}"
+        f"{protocol.title}"
         for run, row in best.items()
     )
 
@@ -127,7 +127,7 @@ def groups(runs, protocol):
             f"{protocol.per_cent * row[protocol.metric]:.1f} % ({GROUPED_BY[row['by']]}: {row['group']})"
             for row in ends
         )
-        parts.append(f"{run}: {protocol.metric} is {best} at best, {worst} at worst")
+        parts.append(f"{run}: {protocol.title} is {best} at best, {worst} at worst")
     return _listed(parts) if parts else "No group has enough people."
 
 
@@ -168,11 +168,11 @@ def _points(value, low, high):
     return f"{value:+z.1f} [{low:z.1f}, {high:z.1f}]"
 
 
-def most_accurate(table, metric):
+def most_accurate(table, title):
     """Name the most accurate network of each source. table: as for charts.accuracy_against_cost"""
     best = table.loc[table.groupby("source")["accuracy"].idxmax()]
     return f"The most accurate{' of each source' if len(best) > 1 else ''}:\n" + _listed(
-        f"{row.source}: {row.model} at {row.input}, {row.accuracy:.1f} % {metric} for {row.multiply_adds:.2g} G"
+        f"{row.source}: {row.model} at {row.input}, {row.accuracy:.1f} % {title} for {row.multiply_adds:.2g} G"
         for row in best.itertuples()
     )
 

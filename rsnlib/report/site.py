@@ -11,6 +11,7 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 TEMPLATE = Path(__file__).with_name("site.html")
+FRONT = 4  # pictures stand in the first row, above the headline
 WIDEST, QUALITY = 1100, 50  # pixels, and of WebP: charts stay sharp, skeletons and faces can be told
 
 
@@ -70,6 +71,7 @@ def render(overviews, networks, stages, processors, trainers, chapters, navigati
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         overviews=overviews,
+        front=FRONT,
         networks=networks,
         stages=stages,
         missing=[stage.name for stage in stages if not stage.chapter],

@@ -139,17 +139,17 @@ def differences(ablations, dataset, protocol, seeds):
 
     ablations: {name: table of `ablation_table`}; seeds: the number of seeds
     """
-    lines = [f"- {name}: {findings(table, protocol.metric)}\n" for name, table in ablations.items()]
+    lines = [f"- {name}: {findings(table, protocol.title)}\n" for name, table in ablations.items()]
     if not lines:
         return "No group of `ablations` in `params.yaml` has two of the models that are run.\n"
     return "".join(lines) + f"\nTrainings on {dataset}. {_about_differences(seeds)}{_warning(dataset)}\n"
 
 
-def findings(table, metric):
-    """Return the verdict on each model of an ablation in words. table: of `ablation_table`"""
+def findings(table, title):
+    """Return the verdict on each model of an ablation in words. table: of `ablation_table`; title: of the metric"""
     reference, parts = table["model"][0], []
     for row in table[1:].to_dict("records"):
-        numbers = f"{row['difference']:+z.1f} {metric} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
+        numbers = f"{row['difference']:+z.1f} {title} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
         if row["verdict"] == "no difference shown":
             parts.append(f"between {row['model']} and {reference} no difference is shown ({numbers})")
         else:
@@ -157,11 +157,14 @@ def findings(table, metric):
     return f"{'; '.join(parts)}."
 
 
-def limits(table, metric, people, seeds):
-    """Return what an ablation cannot show in words. table: of `ablation_table`; people: those judged; seeds: number"""
+def limits(table, title, people, seeds):
+    """Return what an ablation cannot show in words.
+
+    table: of `ablation_table`; title: of the metric; people: those judged; seeds: number
+    """
     half = ((table["difference high"] - table["difference low"]) / 2).max()
     others = "other seeds may turn a difference round" if seeds == 1 else f"each model is the mean of {seeds} seeds"
-    few = f"With {people:,} validation people, differences below about {half:.1f} {metric} cannot be shown"
+    few = f"With {people:,} validation people, differences below about {half:.1f} {title} cannot be shown"
     return f"{few}. Between trainings, {others}."
 
 

@@ -30,8 +30,8 @@ def ablations(dataset):
     curves["people"] = people["train"] * curves["epoch"]
     found = {}
     for name, table in compare(dataset).items():
-        models, says = list(table["model"]), tables.findings(table, judge.metric)
-        cannot = tables.limits(table, judge.metric, people["val"], len(params.run.seeds))
+        models, says = list(table["model"]), tables.findings(table, judge.title)
+        cannot = tables.limits(table, judge.title, people["val"], len(params.run.seeds))
         own = curves[curves["model"].isin(models)]
         found[name] = Ablation(introduction(params, name, models), table, own, f"On {dataset}: {says} {cannot}")
     return found

@@ -11,10 +11,11 @@ from rsnlib.inference.predict import look_inside
 from rsnlib.metrics import box_distances, keypoint_accuracy, person_scores, protocol
 from rsnlib.models.attention import PRM
 from rsnlib.report import cost
+from rsnlib.report.tables import results_table
 from rsnlib.stages.artifacts import load_poses, load_run, match_predictions
 from rsnlib.stages.layout import predictions_path, runs
 from rsnlib.stages.networks import published_costs
-from rsnlib.stages.results import load_metrics, load_report
+from rsnlib.stages.results import load_draws, load_metrics, load_report
 from rsnlib.stages.stores import load_store, pictures
 
 
@@ -66,17 +67,20 @@ def trained_fields(dataset, people=16):
 
 
 def costs(dataset):
-    """Return the accuracy of every run on a data set against its cost, as of `published_costs`, with the published
-    networks where they were judged on that data set."""
+    """Return the accuracy of every model on a data set, with its interval (low, high), against its cost, as of
+    `published_costs`, with the published networks where they were judged on that data set."""
     reader, skeleton = load_params().judged_by(dataset)
     judge, metrics = protocol(reader, skeleton), load_metrics(dataset)
+    table, first = results_table(metrics, load_draws(dataset), dataset, judge), judge.metric
     ours = pd.DataFrame(
         {
-            "model": metrics["model"],
+            "model": table["model"],
             "source": "this run",
-            "input": metrics["input"],
-            "multiply_adds": metrics["multiply_adds"] / 1e9,
-            "accuracy": judge.per_cent * metrics[judge.metric],
+            "input": table["input"],
+            "multiply_adds": table["model"].map(metrics.groupby("model")["multiply_adds"].first()) / 1e9,
+            "accuracy": table[first],
+            "low": table[f"{first} low"],
+            "high": table[f"{first} high"],
         }
     )
     comparable = judge.published and dataset == reader == load_report(dataset, *runs(dataset)[0])["skeleton"]

@@ -47,7 +47,6 @@ FIGURES = {
     "keypoints": ("Every keypoint", "A person's crop with the final heatmap of each keypoint over it.", True),
     "training": ("Training", "Curves of the loss, the validation accuracy and the learning rate by epoch.", False),
 }
-FRONT = 4  # of these kinds stand in the first row
 
 
 def write_site():
@@ -174,7 +173,7 @@ def _pictures(dataset, runs, chapter):
     folder, found = results_path(dataset, "figures"), []
     whose = {run_name(*run): "model {}, seed {}".format(*run) for run in reversed(runs)}
     everyone = f"models {', '.join(dict.fromkeys(model for model, _ in runs))}"
-    for kind, (title, alt, single) in list(FIGURES.items())[: FRONT if chapter else None]:
+    for kind, (title, alt, single) in list(FIGURES.items())[: site.FRONT if chapter else None]:
         names = {f"{kind}-{run}": about for run, about in whose.items()}
         names[kind] = next(iter(whose.values()), "") if single else everyone
         places = [(folder / f"{name}.{suffix}", about) for name, about in names.items() for suffix in ("jpg", "png")]
