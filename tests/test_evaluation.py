@@ -500,7 +500,7 @@ def test_the_first_of_a_group_that_is_run_is_its_reference_and_one_alone_is_no_t
     said = tables("demo")["Differences"]
     assert pd.read_csv(folder / "ablation-block-18.csv")["model"].tolist() == ["res18", "res2net18"]
     assert not (folder / "ablation-attention.md").exists()
-    assert "between res2net18 and res18 no difference is shown (+0.0 AP [0.0, 0.0])" in said
+    assert "res2net18 shows no difference to res18 (+0.0 AP [0.0, 0.0])" in said
 
 
 def test_the_fingerprint_of_code_is_of_what_the_stages_depend_on(project, demo_folder):

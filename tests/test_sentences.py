@@ -72,11 +72,12 @@ def test_errors_are_weighed_by_the_keypoints_judged(errors):
 def test_the_most_rewarding_repair_and_the_hardest_people_are_named():
     gains = pd.DataFrame({"error": ["jitter", "miss"], "gain": [0.1, 0.02]})
     assert sentences.gains({"a": gains}, AP) == "a would gain most from repairing jitter: +10.0 points of AP."
-    rows = [("everyone", "all", 0.99), ("size", "medium", 0.2), ("size", "large", 0.7), ("hidden", "none", np.nan)]
-    groups = pd.DataFrame(rows, columns=["by", "group", "AP"])
+    rows = [("everyone", "all", 99, 0.99), ("size", "medium", 50, 0.2), ("size", "large", 49, 0.7)]
+    rows += [("hidden", "none", 70, np.nan), ("pixels", "32 to 48", 29, 0.9)]
+    groups = pd.DataFrame(rows, columns=["by", "group", "people", "AP"])
     said = sentences.groups({"a": groups}, AP)
     assert said == "a: AP is 70.0 % (COCO's size: large) at best, 20.0 % (COCO's size: medium) at worst."
-    assert sentences.groups({"a": groups[:1]}, AP) == "No group has enough people."
+    assert sentences.groups({"a": groups[:1]}, AP) == "No group has 30 people."
 
 
 def test_the_keypoint_on_which_models_differ_most_is_named():
@@ -117,11 +118,9 @@ def test_attention_is_told_with_its_keypoint_and_factors():
     assert "between 0.50 and 1.00 (left wrist)" in said and "multiplied by 1.25 to 1.50" in said
 
 
-def test_the_last_heads_error_is_a_share_of_the_first_heads():
-    assert (
-        sentences.errors_by_head(np.array([[400, 300, 200, 100]]))
-        == "The last head's error is 100, 25 % of the first head's 400."
-    )
+def test_the_first_and_last_heads_errors_are_shares_of_an_empty_heatmaps():
+    said = sentences.errors_by_head(np.array([[0.5, 0.4, 0.3, 0.25]]))
+    assert said == "Of the error of an empty heatmap 50 % is left at the first head, 25 % at the last."
 
 
 def test_two_runs_are_told_apart_where_an_interval_leaves_out_zero():

@@ -37,9 +37,10 @@ def project(tmp_path, monkeypatch):
 
 def execute(name, *outputs, title="A title", time="12:00"):
     """An executed notebook in work/notebooks, as papermill leaves it."""
-    parameters = new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]})
+    kinds = {"seed = 0": "parameters", "seed = 1": "injected-parameters"}
+    parameters = [new_code_cell(source, metadata={"tags": [tag]}) for source, tag in kinds.items()]
     code = new_code_cell("1 + 1", outputs=list(outputs), metadata={"execution": {"iopub.execute_input": time}})
-    contents = new_notebook(cells=[new_markdown_cell(f"# {title}"), parameters, code])
+    contents = new_notebook(cells=[new_markdown_cell(f"# {title}"), *parameters, code])
     contents.metadata["papermill"] = {"start_time": time}
     path = notebooks_path(f"{name}.ipynb")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +108,8 @@ def test_the_same_results_leave_the_same_notebook(project):
         notebook.clean_notebook(path, {"stage": "tables@demo", "parameters": ""})
         left.add(path.read_bytes())
     found = nbformat.read(path, 4)
-    assert len(left) == 1 and [cell.source for cell in found.cells] == ["# A title", "1 + 1"]
-    assert [output["data"] for output in found.cells[1].outputs] == [{"text/plain": "<Styler>"}]
+    assert len(left) == 1 and [cell.source for cell in found.cells] == ["# A title", "seed = 1", "1 + 1"]
+    assert [output["data"] for output in found.cells[2].outputs] == [{"text/plain": "<Styler>"}]
 
 
 def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
@@ -121,7 +122,7 @@ def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
     text = site.write_site().read_text()
     assert "no longer" not in text and "of-old" not in text
     for stage in runs.values():
-        assert all(said in text for said in (f"<h1>{stage}</h1>", f"<code>{stage}</code>", f"of: {stage}"))
+        assert all(said in text for said in (f"<h1>{stage}", f"<code>{stage}</code>", f"of: {stage}"))
     assert 'href="../notebooks/train.ipynb"' in text and re.search("<td[^>]*>rsn18</td>", text)
     assert text.count("<table") == text.count('<div class="wide" tabindex="0"><table')
     targets, links = (set(re.findall(f'{part}([^"]+)"', text)) for part in ('<section id="', 'href="#'))
@@ -131,6 +132,7 @@ def test_the_site_has_every_notebook_with_what_made_it_and_the_tables(project):
         == {"demo-train-rsn18-small-0", "demo-train-res18-small-0", "demo-tables", "networks", "overview"}
     )
     assert pd.Series(re.findall(r'\bid="([^"]+)"', text)).is_unique
+    assert "<h1>train@demo-res18-small-0: res18-small-0</h1>" in text
 
 
 def test_the_overview_begins_with_the_results_and_needs_nothing_from_elsewhere(project):
@@ -152,10 +154,10 @@ def test_the_page_grows_and_says_what_is_missing(project):
     for name in ["networks", *stages]:
         path = execute(name, title=name)
         if said:  # stopped in its midst
-            assert f"<h1>{name}</h1>" not in site.write_site().read_text()
+            assert f"<h1>{name}" not in site.write_site().read_text()
         notebook.clean_notebook(path, {"stage": name, "parameters": ""})
         text = site.write_site().read_text()
-        assert f"<h1>{name}</h1>" in text
+        assert f"<h1>{name}" in text
         said.append(re.findall("<code>([^<]+)</code>", "".join(re.findall("Still to come:[^.]*", text))))
     missing = ["prepare@demo", "train@demo-rsn18-0", "evaluate@demo-rsn18-0", "tables@demo"]
     missing += ["ablations@demo", "figures@demo"]
@@ -210,6 +212,7 @@ def test_every_picture_has_a_text(project):
 def test_real_people_come_before_drawn_ones_whether_they_are_run_or_not(project):
     finish("demo", "rsn18")
     finish("lspet-small", "rsn18", "rsn18-prm", metric="Mean")
+    picture(results_path("lspet-small", "figures", "predictions.jpg"))
     notebook.clean_notebook(execute("demo/tables"), {"stage": "tables@demo", "parameters": ""})
     text = site.write_site().read_text()
     assert re.findall("<h2>([^<]+)</h2>", text) == [
@@ -268,7 +271,9 @@ def test_the_state_of_the_run_names_times_and_machines(project, monkeypatch):
     with timed("tables@demo"):
         notebook.clean_notebook(execute("demo/tables"), {"stage": "tables@demo", "parameters": ""})
     text, count = site.write_site().read_text(), sum(stage in NOTEBOOK_STAGES for stage, _ in pipeline().values())
-    assert f"1 of {count} stages are done</strong> on A Processor; networks were trained on one machine." in text
+    assert (
+        f"1 of {count} stages are done</strong> for demo on A Processor; networks were trained on one machine." in text
+    )
     rows = dict(re.findall(r"<tr><td>(?:<a[^>]*>)?([^<]+).*?<time>([^<]*)</time>", text, re.DOTALL))
     assert rows["tables@demo"] == "0 s" and rows["figures@demo"] == "" and len(rows) == count
     assert [duration(seconds) for seconds in (7.6, 250, 7500)] == ["8 s", "4 min 10 s", "2 h 5 min"]

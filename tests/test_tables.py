@@ -159,7 +159,7 @@ def test_differences_are_said_in_words():
     table = ablation_table(runs, draws, ["rsn18", "rsn18-prm"], COSTS, COCO)
     assert table["verdict"][1] == "no difference shown"
     said = differences({"attention": table}, "coco", COCO, 1)
-    assert said.startswith("- attention: between rsn18-prm and rsn18 no difference is shown (+0.0 AP [-7.5, 11.5]).\n")
+    assert said.startswith("- attention: rsn18-prm shows no difference to rsn18 (+0.0 AP [-7.5, 11.5]).\n")
 
 
 def test_a_way_gains_over_the_plainest_of_its_own_run():

@@ -10,6 +10,8 @@ from rsnlib.metrics.bootstrap import mean_and_interval
 from rsnlib.report.charts import GROUPED_BY
 from rsnlib.report.drawing import names_of
 
+FEW = 30  # people: the metric of fewer is mostly chance
+
 
 def _listed(parts):
     """Return one clause as a sentence, several as a Markdown list."""
@@ -65,9 +67,9 @@ def training(curves, protocol):
 
 
 def errors_by_head(errors):
-    """Compare the first and the last head's error. errors: (stages, 4), coarse to fine"""
-    first, last = errors[0, 0], errors[-1, -1]
-    return f"The last head's error is {last:.0f}, {100 * last / first:.0f} % of the first head's {first:.0f}."
+    """Compare the first and the last head. errors: (stages, 4), coarse to fine, as shares of an empty heatmap's"""
+    first, last = 100 * errors[0, 0], 100 * errors[-1, -1]
+    return f"Of the error of an empty heatmap {first:.0f} % is left at the first head, {last:.0f} % at the last."
 
 
 def accuracy(metrics, draws, protocol):
@@ -116,10 +118,10 @@ def gains(runs, protocol):
 
 
 def groups(runs, protocol):
-    """Name the people whom a run gets best and worst. runs: of metrics.groups.ap_by_group"""
+    """Name the group of at least FEW people whom a run gets best and worst. runs: of metrics.groups.ap_by_group"""
     parts = []
     for run, table in runs.items():
-        known = table[table["by"] != "everyone"].dropna(subset=[protocol.metric])
+        known = table[(table["by"] != "everyone") & (table["people"] >= FEW)].dropna(subset=[protocol.metric])
         if known.empty:
             continue
         ends = [known.loc[place] for place in (known[protocol.metric].idxmax(), known[protocol.metric].idxmin())]
@@ -128,7 +130,7 @@ def groups(runs, protocol):
             for row in ends
         )
         parts.append(f"{run}: {protocol.title} is {best} at best, {worst} at worst")
-    return _listed(parts) if parts else "No group has enough people."
+    return _listed(parts) if parts else f"No group has {FEW} people."
 
 
 def keypoints(table):
@@ -202,7 +204,7 @@ def attention(channel, position, skeleton):
     return (
         f"Channel weights lie between {channel.min():.2f} and {channel.max():.2f} ({most}); 0.50 is the sigmoid "
         f"of 0. Position weights vary by {position.std(axis=(1, 2)).mean():.3f} within a keypoint's map. Features "
-        f"are multiplied by {factors.min():.2f} to {factors.max():.2f}: they are never put out, only amplified."
+        f"are multiplied by {factors.min():.2f} to {factors.max():.2f}, of 1.25 to 2 that the sigmoids allow."
     )
 
 

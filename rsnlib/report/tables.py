@@ -17,6 +17,7 @@ LATEX = str.maketrans(
     | {">": r"\textgreater{}", "|": r"\textbar{}", "`": ""}
     | {character: f"\\{character}" for character in "%_&#${}"}
 )
+ABLATION_FORMATS = {"difference": "{:+z.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # to the page, if the table is too wide
 
 
@@ -151,7 +152,7 @@ def findings(table, title):
     for row in table[1:].to_dict("records"):
         numbers = f"{row['difference']:+z.1f} {title} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
         if row["verdict"] == "no difference shown":
-            parts.append(f"between {row['model']} and {reference} no difference is shown ({numbers})")
+            parts.append(f"{row['model']} shows no difference to {reference} ({numbers})")
         else:
             parts.append(f"{row['model']} scores {row['verdict']} than {reference} ({numbers})")
     return f"{'; '.join(parts)}."
@@ -239,24 +240,11 @@ def _warning(dataset):
 
 def write_table(table, folder, name, caption, decimals=1, formats=()):
     """Write `table` with its caption as <name>.md, .csv and .tex (for booktabs and graphicx) in `folder`, and return
-    the Markdown. The CSV has all columns, no caption and four decimals; in the others numbers are rounded, blank where
-    there is none, and an interval, the columns "x low" and "x high", stands in brackets behind x.
-
-    formats: {column: format string} of the columns that `decimals` does not suit
-    """
-    folder, numbers = Path(folder), table.select_dtypes("float").columns
-    formats = dict.fromkeys(numbers, f"{{:.{decimals}f}}") | dict(formats)
-    rounded = {column: table[column].map(style.format, na_action="ignore") for column, style in formats.items()}
-    text = table.assign(**rounded).astype(object)
-    text = text.where(text.notna(), "")
-    for column in [column for column in table if f"{column} low" in table]:
-        bounds = zip(text.pop(f"{column} low"), text.pop(f"{column} high"))
-        text[column] += [f" [{low}, {high}]" if low else "" for low, high in bounds]
-    align = ["right" if column in numbers else "left" for column in text]
+    the Markdown. The CSV has all columns, no caption and four decimals; the others are as of `as_text`."""
+    folder, (text, align) = Path(folder), as_text(table, decimals, formats)
     with whole_file(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")
-    markdown = text.to_markdown(index=False, colalign=align, disable_numparse=True) + f"\n\n{caption}\n"
-    markdown = markdown.replace("<", "&lt;")  # names from data are no HTML, which Markdown passes on
+    markdown = f"{as_markdown(table, decimals, formats)}\n\n{caption}\n".replace("<", "&lt;")
     with whole_file(folder / f"{name}.md", "w") as file:
         file.write(markdown)
     layout = {"column_format": "".join(side[0] for side in align), "hrules": True, "position_float": "centering"}
@@ -265,6 +253,29 @@ def write_table(table, folder, name, caption, decimals=1, formats=()):
     with whole_file(folder / f"{name}.tex", "w") as file:
         file.write(source.replace(r"\end{tabular}", r"\end{tabular}}"))
     return markdown
+
+
+def as_markdown(table, decimals=1, formats=()):
+    """Return `table` as Markdown, of the texts of `as_text`; "<" is escaped, as Markdown passes HTML on."""
+    text, align = as_text(table, decimals, formats)
+    return text.to_markdown(index=False, colalign=align, disable_numparse=True).replace("<", "&lt;")
+
+
+def as_text(table, decimals=1, formats=()):
+    """Return `table` as texts and the alignment of each column: numbers are rounded, blank where there is none, and an
+    interval, the columns "x low" and "x high", stands in brackets behind x.
+
+    formats: {column: format string} of the columns that `decimals` does not suit
+    """
+    numbers = table.select_dtypes("float").columns
+    formats = dict.fromkeys(numbers, f"{{:.{decimals}f}}") | dict(formats)
+    rounded = {column: table[column].map(style.format, na_action="ignore") for column, style in formats.items()}
+    text = table.assign(**rounded).astype(object)
+    text = text.where(text.notna(), "")
+    for column in [column for column in table if f"{column} low" in table]:
+        bounds = zip(text.pop(f"{column} low"), text.pop(f"{column} high"))
+        text[column] += [f" [{low}, {high}]" if low else "" for low, high in bounds]
+    return text, ["right" if column in numbers else "left" for column in text]
 
 
 def latex(text):

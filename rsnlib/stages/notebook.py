@@ -94,15 +94,17 @@ def _execute(*given, **chosen):
 
 
 def clean_notebook(path, about):
-    """Take out of an executed notebook what is of no interest to a reader or different each time: papermill's own cell,
-    progress bars, times, objects' addresses. Equal results leave equal bytes.
+    """Take out of an executed notebook what is of no interest to a reader or different each time: parameters that
+    papermill's own replace, progress bars, times, objects' addresses. Equal results leave equal bytes.
 
     about: of `made_by`, kept in the notebook's metadata
     """
     notebook = nbformat.read(path, 4)
     kept = {key: value for key, value in notebook.metadata.items() if key == "kernelspec"}
     notebook.metadata = nbformat.from_dict(kept | {"rsnlib": about})
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    given = any("injected-parameters" in each for each in tags)
+    notebook.cells = [cell for cell, each in zip(notebook.cells, tags) if not (given and "parameters" in each)]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = nbformat.from_dict({})

@@ -104,6 +104,7 @@ def _chapter(stage, item):
     anchor = "-".join(filter(None, (group, stage, name)))
     shown = _embed_pictures(notebook)
     body, _ = _exporter().from_notebook_node(notebook)
+    body = body.replace("</h1>", f": {escape(name)}</h1>", 1) if name else body
     body = re.sub(r'(<h\d) id="[^"]*"', r"\1", body).replace('id="cell-id=', f'id="{anchor}-')  # unique in the site
     place = {"group": group, "stage": stage, "name": name, "place": NOTEBOOK_STAGES.index(stage), "pictures": shown}
     return place | {"anchor": anchor, "body": site.scrolling(body), "about": notebook.metadata["rsnlib"]}

@@ -38,9 +38,8 @@ def tables(dataset):
     with whole_file(folder / "differences.md", "w") as file:
         file.write(written["Differences"])
     text = report.ablation_caption(judge, seeds, made)
-    formats = {"difference": "{:+z.1f}", "parameters (M)": "{:.2f}", "multiply-adds (G)": "{:.2f}"}
     for name, table in ablations.items():
-        report.write_table(table, folder, f"ablation-{name}", text, formats=formats)
+        report.write_table(table, folder, f"ablation-{name}", text, formats=report.ABLATION_FORMATS)
 
     variants = [
         load_evaluation(dataset, model, seed, "variants").assign(model=model, seed=seed)

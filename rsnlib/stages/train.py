@@ -30,7 +30,6 @@ from rsnlib.stages.provenance import code_fingerprint, digests, machine, stage_n
 from rsnlib.stages.starts import digest
 from rsnlib.stages.stores import load_store
 from rsnlib.training import loop, parallel
-from rsnlib.training.losses import finest_loss
 from rsnlib.training.start import describe, take_weights
 
 # code that trained weights depend on: a training is resumed only by the same
@@ -187,12 +186,13 @@ class Run:
         return *cut, torch.stack([targets[:, :4]] * last + [targets[:, 1:]], dim=1)
 
     def errors_by_head(self, crops, visible, targets):
-        """Return the mean squared error of each head of the trained network, (stages, 4), on people of `batch`."""
+        """Return the squared error of each head of the trained network over that of an empty heatmap, (stages, 4), on
+        the labelled keypoints of people of `batch`."""
         with torch.no_grad():
             heads = load_model(weights_path(*self.name)).heads(normalise(crops))
-        pairs = zip(heads.flatten(1, 2).unbind(1), targets.flatten(1, 2).unbind(1), strict=True)
-        errors = [finest_loss(head, wanted, visible, None).mean().item() for head, wanted in pairs]
-        return np.reshape(errors, (-1, 4))
+        labelled = (visible > 0)[:, None, None, :, None, None]
+        errors, empty = ((((each - targets) * labelled).square().sum(dim=(0, 3, 4, 5))) for each in (heads, 0))
+        return (errors / empty).numpy()
 
     def about(self):
         """Return what the file of the weights says of them."""
