@@ -51,9 +51,14 @@ def prepared(dataset):
 
 
 def weights_to_see(dataset):
-    """Return `weights_by_run` or, while the data set is not prepared, the weights of the folder weights/."""
+    """Return `weights_by_run` or, while the data set is not prepared, the weights of the folder weights/ for as many
+    keypoints as it has, else all of that folder."""
+    if prepared(dataset):
+        return weights_by_run(dataset)
     shipped = {f"rsnlib/{path.stem}": path for path in sorted((project_root() / "weights").glob("*.safetensors"))}
-    return shipped if shipped and not prepared(dataset) else weights_by_run(dataset)
+    _, skeleton = load_params().judged_by(dataset)
+    alike = {name: path for name, path in shipped.items() if network(path).keypoints == len(skeleton)}
+    return alike or shipped or weights_by_run(dataset)
 
 
 def predictions_path(weights):

@@ -89,7 +89,7 @@ def _card(name, chosen, network, report, score, judge, params):
         augmentation=f"scale {augmentation.scale[0]:g} to {augmentation.scale[1]:g}, rotation up to "
         f"{augmentation.rotation:g} degrees with probability {augmentation.rotation_probability:g}, half body with "
         f"probability {augmentation.half_body:g}, mirrored with probability {augmentation.flip:g}",
-        metric=judge.metric,
+        metric=judge.title,
         score=score,
         low=low,
         high=high,
