@@ -2,9 +2,10 @@
 
     python -m bench.first_run [--released CHECKOUT] [-o FOLDER]
 
-It needs torch, NumPy, OpenCV and a few small packages, no data and no network. Every part is by itself: what fails is
-told and the next part begins. Everything printed also goes to first_run.txt, the bench's tables beside it. On a machine
-without a GPU it rehearses all of this on the CPU.
+It needs no data and no network, and pycocotools, tabulate and jinja2 beside the packages that docs/experiments.md lists
+for a machine that only trains. Every part is by itself: of one that fails the error is printed, and the next begins.
+Everything printed also goes to first_run.txt, the bench's tables beside it. On a machine without a GPU it rehearses all
+of this on the CPU.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import sys
 import time
 import traceback
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from torch import nn
 
 from bench.bench import INPUT, KEYPOINTS, SIZES, bench
 from rsnlib.config import load_params
@@ -30,6 +33,7 @@ from rsnlib.data.targets import heatmap_targets
 from rsnlib.demo.annotate import draw_people
 from rsnlib.device import autocast, choose_precision, default_device
 from rsnlib.fast import faster, slower
+from rsnlib.fast.fused_norm import FusedBatchNorm
 from rsnlib.inference.predict import predict_store
 from rsnlib.models.zoo import create_model
 from rsnlib.training.loop import train
@@ -66,6 +70,7 @@ def first_run(output, released=None, input_size=INPUT, model="rsn18", sizes=None
     sizes = sizes or replace(SIZES[device.type], turns=5, calls=3, scored=2000)
     parts = {
         "numbers beside the CPU's in float32": lambda: beside_the_cpu(device, model, input_size, say),
+        "fused batch norms beside torch's, in training": lambda: norms(device, say),
         "a training on drawn people, twice from one seed": lambda: twice(model, input_size, drawn, short, say),
         "bench": lambda: say(bench(device.type, released, model, folder, sizes).read_text()),
     }
@@ -104,6 +109,32 @@ def beside_the_cpu(device, name, input_size, say):
         right = right or found
         apart = [((ours - exact).norm() / exact.norm()).item() for ours, exact in zip(found, right)]
         say(f"{at.type} {precision}: heads {apart[0]:.1e}, loss {apart[1]:.1e}, gradients {apart[2]:.1e} apart")
+
+
+def norms(device, say):
+    """Say how far output, gradients and running statistics of FusedBatchNorm are from those of torch's batch norm in
+    float64: the largest relative distance over numbers of channels and modes."""
+    for dtype in (torch.float32, torch.bfloat16):
+        apart = {}
+        for channels, (relu, added) in product((17, 26, 64), ((False, False), (True, False), (True, True))):
+            torch.manual_seed(channels)
+            x, addend, weights = (torch.randn(8, channels, 31, 17, device=device).to(dtype) for _ in range(3))
+            outcomes = []
+            for norm, kind in ((FusedBatchNorm(channels), dtype), (nn.BatchNorm2d(channels), torch.float64)):
+                norm = norm.to(device, torch.float32 if kind == dtype else kind).train()
+                given = [each.to(kind, memory_format=torch.channels_last).requires_grad_() for each in (x, addend)]
+                if isinstance(norm, FusedBatchNorm):
+                    y = norm(given[0], given[1] if added else None, relu)
+                else:
+                    y = norm(given[0]) + (given[1] if added else 0)
+                    y = y.relu() if relu else y
+                (y * weights.to(kind)).sum().backward()
+                gradients = given[0].grad, norm.weight.grad, norm.bias.grad
+                outcomes.append([y, *gradients, norm.running_mean, norm.running_var])
+            for what, ours, exact in zip(("output", "x", "weight", "bias", "mean", "variance"), *outcomes):
+                distance = (ours.double() - exact).norm() / exact.norm()
+                apart[what] = max(apart.get(what, 0), distance.item())
+        say(f"{dtype}: " + ", ".join(f"{what} {distance:.1e}" for what, distance in apart.items()))
 
 
 def twice(name, input_size, drawn, short, say):

@@ -5,7 +5,7 @@ import re
 project = "rsnlib"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "docs/*.md", "notebooks/*.ipynb", "results/bench/cuda/*.md"]
+include_patterns = ["README.md", "docs/*.md", "notebooks/*.ipynb", "results/bench/cuda/h200.md"]
 exclude_patterns = [".*", "work", "data", "rsnlib"]
 html_theme = "furo"
 html_title = "Residual Steps Network"

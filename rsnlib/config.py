@@ -33,6 +33,7 @@ RENAMED = {
     r"datasets\.[^.]+\.recipe\.(epochs|iterations)": "is called `length` now: {epochs: 8} or {iterations: 96000}",
     r"datasets\.[^.]+\.enlarge": "is called `margin` now",
     r"datasets\.[^.]+\.root": "is gone: run.datasets gives the folder, {name: folder}; of others it is data/<name>",
+    r"run\.release": "is a section of its own now: `release`",
     r"train\.epochs": "is gone: set the recipe's `length`, as in datasets.demo.recipe.length.epochs",
     r"evaluate\.detections": "is a key of each data set now: `detections: none`, or a file below the data set's root",
 }

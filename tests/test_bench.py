@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from bench import bench as benching
 from bench.bench import Bench, Sizes, bench
+from bench.first_run import first_run
 from bench.released import EXPERIMENT
 from rsnlib import __main__ as command_line
 from rsnlib.errors import UserError
@@ -46,6 +48,17 @@ def test_every_part_is_a_row_of_the_table_and_the_json(tiny, tmp_path):
     reached = training["GFLOP"] * 1e9 * training["people/s"] / report["ceilings"]["float32"]
     assert training["of matmul (%)"] == pytest.approx(100 * reached)
     assert training["GFLOP"] > 2.5 * rows["forward, tiny, float32"]["GFLOP"] and training["memory (GiB)"] > 0.01
+
+
+def test_the_first_run_on_a_gpu_is_rehearsed_on_the_cpu(tiny, tmp_path):
+    said = first_run(tmp_path, input_size=(64, 64), model="tiny", sizes=SMALLEST, drawn=8, short=2)
+    assert "Traceback" not in said and said == (tmp_path / "first_run.txt").read_text().rstrip("\n")
+    apart = re.findall(r"cpu float32: heads (\S+), loss (\S+), gradients (\S+) apart", said)
+    assert {float(each) for each in apart[0]} == {0} and "cpu bfloat16: heads" in said
+    norms = re.findall(r"(\w+) (\d\S+e-\d+)", re.search("torch.float32: (.*)", said)[1])
+    assert len(norms) == 6 and max(float(distance) for _, distance in norms) < 1e-5
+    assert said.count("of the keypoints within 5 %") == 2 and "the same weights: True" in said
+    assert (tmp_path / "bench.md").is_file()
 
 
 def test_the_ratio_is_our_speed_over_the_released_codes():

@@ -187,8 +187,12 @@ def test_without_any_trained_run_every_section_says_what_to_do(runs, project):
 
 def test_a_clone_where_nothing_was_made_yet_opens_on_the_weights_that_come_along(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("params.yaml", "dvc.yaml", "weights"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "weights").mkdir()
+    names = ["lspet-rsn18-256x192", "lspet-rsn18", "rsn18-prm-drawn"]
+    for path in ("params.yaml", "dvc.yaml", *(f"weights/{name}.safetensors" for name in names)):
+        (tmp_path / path).symlink_to(ROOT / path)
+    assert list(widgets.PersonView("demo").run.options) == ["rsnlib/rsn18-prm-drawn"]  # as many keypoints as demo
+    (tmp_path / "weights/rsn18-prm-drawn.safetensors").unlink()
     view = widgets.PersonView("demo")
     assert list(view.run.options) == ["rsnlib/lspet-rsn18-256x192", "rsnlib/lspet-rsn18"]
     assert view.order.disabled and view.problem.value == ""

@@ -131,4 +131,4 @@ def test_the_paper_runs_with_weights_and_without(project, trained):
     assert found["name"] == ("demo/steps-prm-0" if trained else "an untrained network")
     assert found["paths"].to_dict() == {"bottleneck": 1, "res2net": 10, "residual_steps": 22}
     assert found["loss"] > found["finest"] > 0 and len(found["mined"]) == 8
-    assert ((found["channel"] >= 0) & (found["channel"] <= 1)).all()
+    assert ((found["channel"] >= 0.5) & (found["channel"] <= 1)).all()

@@ -54,12 +54,12 @@ def test_released_weights_are_listed_with_accuracy_and_licence(released):
 def test_network_too_large_to_commit_is_refused(project, monkeypatch):
     list_release(project)
     monkeypatch.setattr(stage, "LARGEST_FILE", 2**20)
-    with pytest.raises(UserError, match="release.drawn: steps-prm takes .* at most 1"):
+    with pytest.raises(UserError, match=r"params\.yaml: release\.drawn: steps-prm takes .* at most 1"):
         stage.release("drawn")
     assert not (project / "weights").exists()
 
 
 def test_release_of_a_run_that_is_not_listed_is_refused(project):
     list_release(project, seed=7)
-    with pytest.raises(UserError, match="release.drawn: no such run"):
+    with pytest.raises(UserError, match=r"params\.yaml: release\.drawn: no such run"):
         stage.release("drawn")

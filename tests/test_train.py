@@ -489,14 +489,10 @@ def test_a_batch_is_looked_at_with_the_target_of_every_head(project, monkeypatch
     run.description = replace(run.description, architecture=replace(run.description.architecture, stages=2))
     crops, keypoints, visible, targets = run.batch(1, people=3)
     assert crops.shape == (3, 64, 64, 3) and targets.shape == (3, 2, 4, 17, 16, 16)
-    cells = (
-        (targets > 127).sum(dim=(0, 3, 4, 5)).flatten().tolist()
-    )  # 15, 11, 9, 7 in the first stage, then 11, 9, 7, 5
+    # kernels 15, 11, 9, 7 in the first stage, then 11, 9, 7, 5
+    cells = (targets > 127).sum(dim=(0, 3, 4, 5)).flatten().tolist()
     assert cells[0] > cells[1] >= cells[2] > cells[3] and cells[4:7] == cells[1:4] and cells[7] < cells[6]
 
-    monkeypatch.setattr(
-        train_stage,
-        "load_model",
-        lambda _: Mock(heads=lambda _: targets / 2 + 9 * (visible == 0)[:, None, None, :, None, None]),
-    )
+    unlabelled = (visible == 0)[:, None, None, :, None, None]
+    monkeypatch.setattr(train_stage, "load_model", lambda _: Mock(heads=lambda _: targets / 2 + 9 * unlabelled))
     np.testing.assert_allclose(run.errors_by_head(crops, visible, targets), np.full((2, 4), 0.25), rtol=1e-5)

@@ -37,7 +37,7 @@ def ahead(items, function, size, threads=1):
 
 def prefetched(numbers, store, settings, size, seed, pieces, device):
     """Yield (number, batch) for each of `numbers`, prepared in a thread while the network computes; a batch for a GPU
-    lies in memory from which copies need not be waited for."""
+    is in pinned memory, copied without waiting."""
 
     def prepare(number):
         batch = make_batch(number, store, settings, size, seed, pieces)

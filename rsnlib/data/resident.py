@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from rsnlib.data.geometry import invert
 from rsnlib.device import cores
 
-SHARE = 0.6  # of a GPU's free memory, at most
+SHARE = 0.6  # of a GPU's memory, at most
 AT_A_TIME = 1024  # windows
 
 
@@ -21,8 +21,10 @@ def resident(store, device):
     if device.type != "cuda":
         return store
     sizes = window_sizes(store)
-    free, _ = torch.cuda.mem_get_info(device)
-    return ResidentStore(store, sizes, device) if 3 * sizes.prod(axis=1).sum() <= SHARE * free else store
+    _, memory = torch.cuda.mem_get_info(
+        device
+    )  # not the free memory: whatever else runs, the same seed sees the same pixels
+    return ResidentStore(store, sizes, device) if 3 * sizes.prod(axis=1).sum() <= SHARE * memory else store
 
 
 class ResidentStore:
@@ -33,12 +35,12 @@ class ResidentStore:
 
     def __init__(self, store, sizes, device):
         self.people, self.matrices, self.input_size = store.people, store.matrices, store.input_size
-        self.fingerprint, self.device = store.fingerprint, device
-        ends = np.cumsum(sizes.prod(axis=1))
+        self.fingerprint, ends = store.fingerprint, np.cumsum(sizes.prod(axis=1))
+        self.pixels = torch.empty(int(ends[-1]), 3, dtype=torch.uint8, device=device)
+        self.device = device = self.pixels.device  # with its number: in a new thread "cuda" is the first GPU
         self.corners = torch.tensor([[[0, 0], [1, 0]], [[0, 1], [1, 1]]], device=device)  # [down][right]: x, y
         self.sizes = torch.from_numpy(sizes).to(device)
         self.starts = torch.from_numpy(np.r_[0, ends[:-1]]).to(device)
-        self.pixels = torch.empty(int(ends[-1]), 3, dtype=torch.uint8, device=device)
         with ThreadPoolExecutor(cores()) as pool:
             for first in tqdm(range(0, len(store), AT_A_TIME), desc="windows to the GPU", leave=False):
                 rows = range(first, min(first + AT_A_TIME, len(store)))
@@ -79,5 +81,11 @@ class ResidentStore:
 
 def window_sizes(store):
     """Return width and height of every window of a store (P, 2), from the headers of the encoded windows."""
-    spans = zip(store.offsets[:-1], store.offsets[1:])
-    return np.array([Image.open(io.BytesIO(store.windows[first:end])).size for first, end in spans], np.int64)
+    sizes = []
+    for row, (first, end) in enumerate(zip(store.offsets[:-1], store.offsets[1:])):
+        try:
+            sizes.append(Image.open(io.BytesIO(store.windows[first:end])).size)
+        except UnidentifiedImageError:
+            store.window(row)  # raises a UserError with the name of the person
+            raise
+    return np.array(sizes, np.int64)

@@ -9,8 +9,8 @@ def graphed(function, device):
     """Return `function` of tensors, and of other arguments by name, launched as CUDA graphs on `device`: the first call
     of a kind (shapes, dtypes, other arguments) runs as it is, the second records a graph, which all later ones replay.
 
-    `function` may change tensors only in place, those that it reads must stay where they are, and it must not wait for
-    the device. What it returns, a tensor, is overwritten by the next call. On other devices nothing changes.
+    `function` may change tensors only in place, must find the tensors that it reads where they were, and must not wait
+    for the device. The returned tensor is overwritten by the next call. On other devices nothing changes.
     """
     if device.type != "cuda" or not GRAPHS:
         return function

@@ -26,8 +26,8 @@ def available(dtype):
 
 
 def forward(mode, x, addend, norm, conv_bias=None):
-    """Return the output (N, C, h, w) of a batch norm in training, of its sum with `addend`, or of what ReLU makes of
-    these, and what `backward` needs, (4, C) float32; update the running statistics.
+    """Return the output (N, C, h, w) of a batch norm in training, with the addend and the ReLU of `mode`, and `saved`
+    (4, C) float32 for `backward`: mean, 1 / deviation, factor, offset. Update the running statistics.
 
     x, addend: (N, C, h, w), channels last in memory
     conv_bias: (C,), a bias that the convolution before left out: it moves the running mean and nothing else
@@ -73,18 +73,19 @@ def backward(mode, gradient, x, y, saved):
 
 
 def _rows(gradient):
-    """Return a gradient (N, C, h, w) as it lies in memory if its rows are at equal distances, else in channels last;
-    and the distance."""
+    """Return a gradient (N, C, h, w) as it lies in memory if its rows have one stride, else in channels last; and the
+    stride of its rows."""
     _, _, height, width = gradient.shape
-    distance = gradient.stride(3) if width > 1 else gradient.stride(2) if height > 1 else gradient.stride(0)
-    wanted = height * width * distance, 1, width * distance, distance
+    stride = gradient.stride(3) if width > 1 else gradient.stride(2) if height > 1 else gradient.stride(0)
+    wanted = height * width * stride, 1, width * stride, stride
     strides = zip(gradient.shape, gradient.stride(), wanted)
-    if all(stride == expected for size, stride, expected in strides if size > 1):
-        return gradient, distance
+    if all(given == expected for size, given, expected in strides if size > 1):
+        return gradient, stride
     return gradient.contiguous(memory_format=torch.channels_last), gradient.shape[1]
 
 
 def _columns(channels):
+    """Return the columns of a tile."""
     return min(COLUMNS, max(16, triton.next_power_of_2(channels)))
 
 
@@ -102,7 +103,7 @@ def _length(rows, parts, lines):
 
 @triton.jit
 def _tile(channels, stride, first, end, R: tl.constexpr, C: tl.constexpr):
-    """Return the places of a tile of a matrix and which of them are inside it."""
+    """Return the offsets of a tile of a matrix and which of them are inside it."""
     row = first + tl.arange(0, R)
     column = tl.program_id(0) * C + tl.arange(0, C)
     inside = (row < end)[:, None] & (column < channels)[None, :]

@@ -40,7 +40,8 @@ class HeadByProducts(Head):
 def resize(x, size):
     """Resize as the network does; on a GPU by two matrix products, along the width and along the height.
 
-    torch's own adds up its gradient in no fixed order there, takes three times as long, and autocast makes it float32.
+    On CUDA torch's interpolate adds up its gradient in no fixed order, takes three times as long, and is float32 under
+    autocast.
     """
     if not x.is_cuda or tuple(x.shape[-2:]) == tuple(size):
         return network.resize(x, size)

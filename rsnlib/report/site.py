@@ -10,6 +10,8 @@ import jinja2
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
+from rsnlib.report.tables import is_drawn
+
 TEMPLATE = Path(__file__).with_name("site.html")
 FRONT = 4  # pictures stand in the first row, above the headline
 WIDEST, QUALITY = 1100, 50  # pixels, and of WebP: charts stay sharp, skeletons and faces can be told
@@ -85,11 +87,6 @@ def render(overviews, networks, stages, processors, trainers, chapters, navigati
 
 
 # ---- words
-
-
-def is_drawn(dataset):
-    """Return True for a data set of drawn people: demo, and those named demo-..."""
-    return dataset.split("-")[0] == "demo"
 
 
 def headline(dataset, table, people, differences):

@@ -150,7 +150,7 @@ def findings(table, title):
     """Return the verdict on each model of an ablation in words. table: of `ablation_table`; title: of the metric"""
     reference, parts = table["model"][0], []
     for row in table[1:].to_dict("records"):
-        numbers = f"{row['difference']:+z.1f} {title} [{row['difference low']:.1f}, {row['difference high']:.1f}]"
+        numbers = f"{row['difference']:+z.1f} {title} [{row['difference low']:z.1f}, {row['difference high']:z.1f}]"
         if row["verdict"] == "no difference shown":
             parts.append(f"{row['model']} shows no difference to {reference} ({numbers})")
         else:
@@ -231,8 +231,13 @@ def origin(dataset, people, iterations, batch_size, machine, fingerprints, detec
 
 
 def _warning(dataset):
-    """Return the warning that the demo's numbers need; "" for any other data set."""
-    return " Drawn people, a short recipe: these numbers say nothing about COCO." if dataset == "demo" else ""
+    """Return the warning that numbers on drawn people need; "" for any other data set."""
+    return " Drawn people: these numbers say nothing about COCO." if is_drawn(dataset) else ""
+
+
+def is_drawn(dataset):
+    """Return True for a data set of drawn people: demo, and those named demo-..."""
+    return dataset.split("-")[0] == "demo"
 
 
 # ---- files
@@ -244,7 +249,7 @@ def write_table(table, folder, name, caption, decimals=1, formats=()):
     folder, (text, align) = Path(folder), as_text(table, decimals, formats)
     with whole_file(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")
-    markdown = f"{as_markdown(table, decimals, formats)}\n\n{caption}\n".replace("<", "&lt;")
+    markdown = f"{as_markdown(table, decimals, formats)}\n\n{caption.replace('<', '&lt;')}\n"
     with whole_file(folder / f"{name}.md", "w") as file:
         file.write(markdown)
     layout = {"column_format": "".join(side[0] for side in align), "hrules": True, "position_float": "centering"}

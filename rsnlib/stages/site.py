@@ -15,6 +15,7 @@ from nbconvert.filters import markdown2html
 from rsnlib.errors import UserError
 from rsnlib.files import project_root, read_json, whole_file
 from rsnlib.report import site
+from rsnlib.report.tables import is_drawn
 from rsnlib.stages.layout import executed_path, notebooks_path, results_path, run_name, training_path
 from rsnlib.stages.provenance import NOTEBOOK_STAGES, pipeline, read_time
 
@@ -73,7 +74,7 @@ def write_site():
     trainers = dict.fromkeys(read_json(path)["machine"] for path in reports if path.is_file())
     datasets = {path.parents[1].name for path in results_path().glob("*/tables/*.md")}
     datasets |= {group for group, _ in navigation if group}
-    datasets = sorted(datasets, key=lambda name: (site.is_drawn(name), name))
+    datasets = sorted(datasets, key=lambda name: (is_drawn(name), name))
     overviews = [_dataset(name, [each for each in chapters if each["group"] == name]) for name in datasets]
     networks = _networks("networks" if found["networks"] else "")
     path = results_path("index.html")
@@ -149,7 +150,7 @@ def _dataset(name, chapters):
         people = "People of the data set with their keypoints, as networks see them in training."
         last = [picture for each in chapters if each["stage"] == "prepare" for picture in each["pictures"]][-1:]
         shown = [site.Picture("People", people, f"data set {name}", "prepare", done["prepare"], *each) for each in last]
-    about = ["drawn people"] * site.is_drawn(name) + ["an earlier run, without its notebooks"] * (not done)
+    about = ["drawn people"] * is_drawn(name) + ["an earlier run, without its notebooks"] * (not done)
     return site.Overview(name, "; ".join(about), done.get("tables", ""), shown, headline, _tables(name, "*/*.md"))
 
 

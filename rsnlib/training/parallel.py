@@ -23,14 +23,15 @@ def start():
 
 @contextlib.contextmanager
 def _connected():
-    """Turn an error of a message between the processes, which mostly means that one of them has ended, into a
-    UserError."""
+    """Turn the failure of a collective, mostly because another process has ended, into a UserError."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         time.sleep(2)  # torchrun takes the process that ends first for the cause
         reason = str(error).split(". ")[0]
-        raise UserError(f"process {rank()} lost the others ({reason}); the one that failed says why") from None
+        raise UserError(f"process {rank()} lost the others ({reason}); the one that failed says why") from error
 
 
 def rank():
