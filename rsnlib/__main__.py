@@ -134,7 +134,10 @@ def demo(folder, train, val, seed):
 def digest(dataset):
     """Write the digest of a data set's files, by which the pipeline knows them."""
     from rsnlib.stages.digest import write_digest
+    from rsnlib.stages.provenance import place_in_pipeline
 
+    if place := place_in_pipeline(f"digest@{dataset}"):
+        print(place, flush=True)
     write_digest(dataset)
 
 
@@ -176,8 +179,10 @@ def train(dataset, model, seed, minutes):
 
 def starts():
     """Record what models with `init` start from, for `dvc repro`."""
+    from rsnlib.stages.provenance import place_in_pipeline
     from rsnlib.stages.starts import write_starts
 
+    print(place_in_pipeline("starts"), flush=True)
     write_starts()
 
 

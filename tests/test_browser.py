@@ -79,7 +79,8 @@ class Page:
         self.browser = browser
 
     def until(self, happens):
-        return WebDriverWait(self.browser, PATIENCE, poll_frequency=0.1).until(lambda _: happens())
+        waiting = WebDriverWait(self.browser, PATIENCE, poll_frequency=0.1, ignored_exceptions=[IndexError])
+        return waiting.until(lambda _: happens())  # a cell that is not drawn yet is an IndexError
 
     def cell(self, number):
         return self.browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell")[number]
