@@ -21,9 +21,8 @@ def resident(store, device):
     if device.type != "cuda":
         return store
     sizes = window_sizes(store)
-    _, memory = torch.cuda.mem_get_info(
-        device
-    )  # not the free memory: whatever else runs, the same seed sees the same pixels
+    # not the free memory: whatever else runs there, the same seed sees the same pixels
+    _, memory = torch.cuda.mem_get_info(device)
     return ResidentStore(store, sizes, device) if 3 * sizes.prod(axis=1).sum() <= SHARE * memory else store
 
 

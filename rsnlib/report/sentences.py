@@ -6,6 +6,7 @@
 import numpy as np
 import pandas as pd
 
+from rsnlib.data.targets import inside_crop
 from rsnlib.metrics.bootstrap import mean_and_interval
 from rsnlib.report.charts import GROUPED_BY
 from rsnlib.report.drawing import names_of
@@ -43,9 +44,8 @@ def visibility(summary):
 
 def inside(keypoints, visible, size):
     """Count the labelled keypoints (N, K, 2) that lie within their crops of a size, (height, width). visible: (N, K)"""
-    within = ((keypoints >= 0) & (keypoints <= np.array(size[::-1]) - 1)).all(axis=2)
-    labelled = visible > 0
-    return f"{(within & labelled).sum():,} of the {labelled.sum():,} labelled keypoints lie within these crops."
+    within = inside_crop(keypoints, visible, size) > 0
+    return f"{within.sum():,} of the {(visible > 0).sum():,} labelled keypoints lie within these crops."
 
 
 # ---- runs

@@ -249,7 +249,7 @@ def write_table(table, folder, name, caption, decimals=1, formats=()):
     folder, (text, align) = Path(folder), as_text(table, decimals, formats)
     with whole_file(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, index=False, float_format="%.4f", lineterminator="\n")
-    markdown = f"{as_markdown(table, decimals, formats)}\n\n{caption.replace('<', '&lt;')}\n"
+    markdown = f"{_markdown(text, align)}\n\n{caption}\n".replace("<", "&lt;")  # Markdown passes HTML on
     with whole_file(folder / f"{name}.md", "w") as file:
         file.write(markdown)
     layout = {"column_format": "".join(side[0] for side in align), "hrules": True, "position_float": "centering"}
@@ -261,9 +261,12 @@ def write_table(table, folder, name, caption, decimals=1, formats=()):
 
 
 def as_markdown(table, decimals=1, formats=()):
-    """Return `table` as Markdown, of the texts of `as_text`; "<" is escaped, as Markdown passes HTML on."""
-    text, align = as_text(table, decimals, formats)
-    return text.to_markdown(index=False, colalign=align, disable_numparse=True).replace("<", "&lt;")
+    """Return `table` as Markdown, of the texts of `as_text`."""
+    return _markdown(*as_text(table, decimals, formats)).replace("<", "&lt;")
+
+
+def _markdown(text, align):
+    return text.to_markdown(index=False, colalign=align, disable_numparse=True)
 
 
 def as_text(table, decimals=1, formats=()):
